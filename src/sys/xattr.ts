@@ -1,0 +1,106 @@
+// Extended attributes by descriptor, or by directory descriptor and name (symlinks and devices included).
+// Results are byte counts or 0, or a negative errno.
+import { bind } from "./libc.js";
+import { pathArgument } from "./memory.js";
+
+const c = {
+  fget: bind<[number, number, number, number]>("fgetxattr", "int64_t", ["int", "uintptr_t", "uintptr_t", "size_t"]),
+  fset: bind<[number, number, number, number, number]>("fsetxattr", "int", [
+    "int",
+    "uintptr_t",
+    "uintptr_t",
+    "size_t",
+    "int",
+  ]),
+  flist: bind<[number, number, number]>("flistxattr", "int64_t", ["int", "uintptr_t", "size_t"]),
+  fremove: bind<[number, number]>("fremovexattr", "int", ["int", "uintptr_t"]),
+  lget: bind<[number, number, number, number]>("lgetxattr", "int64_t", [
+    "uintptr_t",
+    "uintptr_t",
+    "uintptr_t",
+    "size_t",
+  ]),
+  lset: bind<[number, number, number, number, number]>("lsetxattr", "int", [
+    "uintptr_t",
+    "uintptr_t",
+    "uintptr_t",
+    "size_t",
+    "int",
+  ]),
+  llist: bind<[number, number, number]>("llistxattr", "int64_t", ["uintptr_t", "uintptr_t", "size_t"]),
+  lremove: bind<[number, number]>("lremovexattr", "int", ["uintptr_t", "uintptr_t"]),
+};
+
+export const XATTR_CREATE = 1;
+export const XATTR_REPLACE = 2;
+/** Kernel limits: name bytes, value bytes, list bytes (include/uapi/linux/limits.h). */
+export const XATTR_NAME_MAX = 255;
+export const XATTR_SIZE_MAX = 65536;
+export const XATTR_LIST_MAX = 65536;
+
+/** `length` 0 asks only for the size. */
+export function getXattrFd(fd: number, name: Uint8Array, address: number, length: number): number {
+  const key = pathArgument(1, name);
+  return key < 0 ? key : c.fget(fd, key, address, length);
+}
+
+export function setXattrFd(fd: number, name: Uint8Array, address: number, length: number, flags: number): number {
+  const key = pathArgument(1, name);
+  return key < 0 ? key : c.fset(fd, key, address, length, flags);
+}
+
+export function listXattrFd(fd: number, address: number, length: number): number {
+  return c.flist(fd, address, length);
+}
+
+export function removeXattrFd(fd: number, name: Uint8Array): number {
+  const key = pathArgument(1, name);
+  return key < 0 ? key : c.fremove(fd, key);
+}
+
+/**
+ * A path by which the l-forms reach `name` in `dirfd` without resolving anything above it. The prefix goes through
+ * /proc/self/fd, whose link is followed because it is not the last component.
+ */
+function pathAt(dirfd: number, name: Uint8Array): number {
+  return pathArgument(0, Buffer.concat([Buffer.from(`/proc/self/fd/${dirfd}/`), name]));
+}
+
+export function getXattrAt(
+  dirfd: number,
+  file: Uint8Array,
+  name: Uint8Array,
+  address: number,
+  length: number,
+): number {
+  const path = pathAt(dirfd, file);
+  if (path < 0) return path;
+  const key = pathArgument(1, name);
+  return key < 0 ? key : c.lget(path, key, address, length);
+}
+
+export function setXattrAt(
+  dirfd: number,
+  file: Uint8Array,
+  name: Uint8Array,
+  address: number,
+  length: number,
+  flags: number,
+): number {
+  const path = pathAt(dirfd, file);
+  if (path < 0) return path;
+  const key = pathArgument(1, name);
+  return key < 0 ? key : c.lset(path, key, address, length, flags);
+}
+
+export function listXattrAt(dirfd: number, file: Uint8Array, address: number, length: number): number {
+  const path = pathAt(dirfd, file);
+  return path < 0 ? path : c.llist(path, address, length);
+}
+
+export function removeXattrAt(dirfd: number, file: Uint8Array, name: Uint8Array): number {
+  const path = pathAt(dirfd, file);
+  if (path < 0) return path;
+  const key = pathArgument(1, name);
+  return key < 0 ? key : c.lremove(path, key);
+}
