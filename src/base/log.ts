@@ -65,7 +65,8 @@ export const nullLogger: Logger = {
 function createBackend(options: LogOptions): Pino {
   const pino = createRequire(import.meta.url)("pino") as typeof import("pino");
   const sink = pino.destination({ fd: options.fd, sync: true });
-  const destination = options.format === "json" ? sink : { write: (line: string) => sink.write(asText(line)) };
+  const destination =
+    options.format === "json" ? sink : { write: (line: string) => sink.write(asText(line)) };
   return pino(
     {
       level: options.level,

@@ -7,7 +7,8 @@ import { bind } from "./libc.js";
 import { allocatePages, pathArgument, type Region } from "./memory.js";
 import { AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW } from "./stat.js";
 
-export const { O_RDONLY, O_WRONLY, O_RDWR, O_CREAT, O_EXCL, O_TRUNC, O_APPEND, O_DIRECTORY, O_NOFOLLOW } = constants;
+export const { O_RDONLY, O_WRONLY, O_RDWR, O_CREAT, O_EXCL, O_TRUNC, O_APPEND, O_DIRECTORY, O_NOFOLLOW } =
+  constants;
 export const O_ACCMODE = 3;
 export const O_CLOEXEC = 0o2000000;
 export const O_PATH = 0o10000000;
@@ -37,7 +38,12 @@ const c = {
   pread: bind<[number, number, number, number]>("pread64", "int", ["int", "uintptr_t", "int", "int64_t"]),
   pwrite: bind<[number, number, number, number]>("pwrite64", "int", ["int", "uintptr_t", "int", "int64_t"]),
   mkdirat: bind<[number, number, number]>("mkdirat", "int", ["int", "uintptr_t", "uint32_t"]),
-  mknodat: bind<[number, number, number, number]>("mknodat", "int", ["int", "uintptr_t", "uint32_t", "uint64_t"]),
+  mknodat: bind<[number, number, number, number]>("mknodat", "int", [
+    "int",
+    "uintptr_t",
+    "uint32_t",
+    "uint64_t",
+  ]),
   unlinkat: bind<[number, number, number]>("unlinkat", "int", ["int", "uintptr_t", "int"]),
   symlinkat: bind<[number, number, number]>("symlinkat", "int", ["uintptr_t", "int", "uintptr_t"]),
   linkat: bind<[number, number, number, number, number]>("linkat", "int", [
@@ -61,7 +67,12 @@ const c = {
     "size_t",
   ]),
   fchmod: bind<[number, number]>("fchmod", "int", ["int", "uint32_t"]),
-  fchmodat: bind<[number, number, number, number]>("fchmodat", "int", ["int", "uintptr_t", "uint32_t", "int"]),
+  fchmodat: bind<[number, number, number, number]>("fchmodat", "int", [
+    "int",
+    "uintptr_t",
+    "uint32_t",
+    "int",
+  ]),
   fchownat: bind<[number, number, number, number, number]>("fchownat", "int", [
     "int",
     "uintptr_t",
@@ -69,13 +80,23 @@ const c = {
     "uint32_t",
     "int",
   ]),
-  utimensat: bind<[number, number, number, number]>("utimensat", "int", ["int", "uintptr_t", "uintptr_t", "int"]),
+  utimensat: bind<[number, number, number, number]>("utimensat", "int", [
+    "int",
+    "uintptr_t",
+    "uintptr_t",
+    "int",
+  ]),
   futimens: bind<[number, number]>("futimens", "int", ["int", "uintptr_t"]),
   ftruncate: bind<[number, number]>("ftruncate64", "int", ["int", "int64_t"]),
   fsync: bind<[number]>("fsync", "int", ["int"]),
   fdatasync: bind<[number]>("fdatasync", "int", ["int"]),
   syncfs: bind<[number]>("syncfs", "int", ["int"]),
-  fallocate: bind<[number, number, number, number]>("fallocate64", "int", ["int", "int", "int64_t", "int64_t"]),
+  fallocate: bind<[number, number, number, number]>("fallocate64", "int", [
+    "int",
+    "int",
+    "int64_t",
+    "int64_t",
+  ]),
   lseek: bind<[number, number, number]>("lseek64", "int64_t", ["int", "int64_t", "int"]),
   copyFileRange: bind<[number, number, number, number, number, number]>("copy_file_range", "int64_t", [
     "int",
@@ -148,7 +169,13 @@ export function symlinkAt(target: Uint8Array, dirfd: number, name: Uint8Array): 
   return path < 0 ? path : c.symlinkat(to, dirfd, path);
 }
 
-export function linkAt(dirfd: number, name: Uint8Array, newDirfd: number, newName: Uint8Array, flags = 0): number {
+export function linkAt(
+  dirfd: number,
+  name: Uint8Array,
+  newDirfd: number,
+  newName: Uint8Array,
+  flags = 0,
+): number {
   const from = pathArgument(0, name);
   if (from < 0) return from;
   const to = pathArgument(1, newName);
@@ -212,7 +239,12 @@ export function utimesAt(
   const path = pathArgument(0, name);
   if (path < 0) return path;
   setTimes(atimeSec, atimeNsec, mtimeSec, mtimeNsec);
-  return c.utimensat(dirfd, path, times.address, AT_SYMLINK_NOFOLLOW | (name.length === 0 ? AT_EMPTY_PATH : 0));
+  return c.utimensat(
+    dirfd,
+    path,
+    times.address,
+    AT_SYMLINK_NOFOLLOW | (name.length === 0 ? AT_EMPTY_PATH : 0),
+  );
 }
 
 /** Times of an open file (not O_PATH). */

@@ -20,7 +20,13 @@ export const MNT_DETACH = 2;
 export const UMOUNT_NOFOLLOW = 8;
 
 /** mount(2); `target` is a path in bytes, the rest text. */
-export function mountAt(source: string, target: Uint8Array, type: string, flags: number, data: string): number {
+export function mountAt(
+  source: string,
+  target: Uint8Array,
+  type: string,
+  flags: number,
+  data: string,
+): number {
   const from = pathArgument(0, Buffer.from(source));
   if (from < 0) return from;
   const at = pathArgument(1, target);

@@ -4,7 +4,12 @@ import { bind } from "./libc.js";
 import { pathArgument } from "./memory.js";
 
 const c = {
-  fget: bind<[number, number, number, number]>("fgetxattr", "int64_t", ["int", "uintptr_t", "uintptr_t", "size_t"]),
+  fget: bind<[number, number, number, number]>("fgetxattr", "int64_t", [
+    "int",
+    "uintptr_t",
+    "uintptr_t",
+    "size_t",
+  ]),
   fset: bind<[number, number, number, number, number]>("fsetxattr", "int", [
     "int",
     "uintptr_t",
@@ -44,7 +49,13 @@ export function getXattrFd(fd: number, name: Uint8Array, address: number, length
   return key < 0 ? key : c.fget(fd, key, address, length);
 }
 
-export function setXattrFd(fd: number, name: Uint8Array, address: number, length: number, flags: number): number {
+export function setXattrFd(
+  fd: number,
+  name: Uint8Array,
+  address: number,
+  length: number,
+  flags: number,
+): number {
   const key = pathArgument(1, name);
   return key < 0 ? key : c.fset(fd, key, address, length, flags);
 }
