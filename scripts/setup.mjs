@@ -1,0 +1,110 @@
+// Makes a fresh Debian machine ready. Needs Node and npm, nothing else; plain Node, no dependencies.
+//   node scripts/setup.mjs         the npm packages of the lockfile
+//   node scripts/setup.mjs test    also what the tests use: Debian packages and the /dev/fuse node
+// A second run finds everything in place, touches nothing and needs no network. What cannot be
+// installed is named with the reason and is no failure: the tests that want it say so themselves.
+import { spawnSync } from "node:child_process";
+import { existsSync, lstatSync, readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const isRoot = process.getuid() === 0;
+
+/** Debian packages the tests use: the commands that show one is there, and what wants it. */
+const packages = [
+  { name: "python3", commands: ["python3"], for: "the end-to-end comparison of trees" },
+  { name: "mount", commands: ["mount", "umount"], for: "every test with a mount" },
+  { name: "util-linux", commands: ["unshare"], for: "mounts in a user namespace" },
+  { name: "tar", commands: ["tar"], for: "layers made by GNU tar" },
+  { name: "libc-bin", commands: ["ldd"], for: "programs copied into test images" },
+];
+
+const say = (line) => process.stderr.write(`setup: ${line}\n`);
+const seconds = (from) => `${((performance.now() - from) / 1000).toFixed(1)} s`;
+const readJson = (path) => JSON.parse(readFileSync(path, "utf8"));
+
+function hasCommand(name) {
+  return (process.env.PATH ?? "/usr/sbin:/usr/bin:/sbin:/bin")
+    .split(":")
+    .concat("/usr/sbin", "/sbin")
+    .some((folder) => existsSync(`${folder}/${name}`));
+}
+
+/** Whether node_modules holds what the lockfile asks for; compared by content, not by file times. */
+function packagesInstalled() {
+  const marker = `${root}/node_modules/.package-lock.json`;
+  if (!existsSync(marker)) return false;
+  const wanted = readJson(`${root}/package-lock.json`).packages;
+  const found = readJson(marker).packages;
+  return Object.entries(wanted).every(([path, { version, integrity, optional }]) => {
+    if (path === "" || (optional && found[path] === undefined)) return true;
+    return found[path]?.version === version && found[path]?.integrity === integrity;
+  });
+}
+
+function installPackages() {
+  if (packagesInstalled()) return true;
+  if (existsSync(`${root}/node_modules`) && lstatSync(`${root}/node_modules`).isSymbolicLink()) {
+    say("node_modules is a link and differs from the lockfile; run npm ci where it points");
+    return true;
+  }
+  const start = performance.now();
+  const run = spawnSync("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"], {
+    cwd: root,
+    stdio: ["ignore", "ignore", "inherit"],
+  });
+  if (run.error) say(`npm: ${run.error.message}`);
+  if (run.status !== 0) {
+    say("npm ci failed; see above");
+    return false;
+  }
+  say(`npm packages installed (${seconds(start)})`);
+  return true;
+}
+
+function apt(...args) {
+  return spawnSync("apt-get", ["-q", "-y", "-o", "Dpkg::Use-Pty=0", ...args], {
+    encoding: "utf8",
+    env: { ...process.env, DEBIAN_FRONTEND: "noninteractive" },
+  });
+}
+
+const lastLine = ({ stderr, stdout, error }) =>
+  error?.message ?? ((stderr || stdout || "").trim().split("\n").at(-1) || "no message");
+
+function installDebianPackages() {
+  const isMissing = ({ commands }) => commands.some((command) => !hasCommand(command));
+  const missing = packages.filter(isMissing);
+  if (missing.length === 0) return;
+  let reason = "";
+  if (!isRoot) reason = "not root";
+  else if (!hasCommand("apt-get")) reason = "this machine has no apt-get";
+  else {
+    const start = performance.now();
+    const update = apt("update");
+    const install = apt("install", "--no-install-recommends", ...missing.map(({ name }) => name));
+    if (install.status === 0) {
+      say(`installed ${missing.map(({ name }) => name).join(", ")} (${seconds(start)})`);
+    } else reason = lastLine(update.status === 0 ? install : update);
+  }
+  for (const { name, for: purpose } of missing.filter(isMissing)) {
+    say(`cannot install ${name} (${reason || "it lacks a command"}): needed for ${purpose}`);
+  }
+}
+
+/** Some containers let root use the device but lack its node. */
+function makeFuseNode() {
+  if (existsSync("/dev/fuse")) return;
+  if (!isRoot) {
+    say("/dev/fuse is missing and only root can make it: tests with a mount will not run");
+    return;
+  }
+  const made = spawnSync("mknod", ["-m", "666", "/dev/fuse", "c", "10", "229"], { encoding: "utf8" });
+  say(made.status === 0 ? "made /dev/fuse" : `cannot make /dev/fuse: ${lastLine(made)}`);
+}
+
+if (!installPackages()) process.exitCode = 1;
+else if (process.argv[2] === "test") {
+  installDebianPackages();
+  makeFuseNode();
+}
