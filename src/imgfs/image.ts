@@ -1,0 +1,219 @@
+// An image or a layer as the mount, the merge and the tools see it: tree and data behind one object.
+// Opening reads the header and the page digests, whatever the size of the tree. Everything throws Corrupt where the
+// file is damaged.
+import { dirname } from "node:path";
+import { type Digest, digestOf } from "../base/digest.js";
+import { Errno, fsError } from "../base/errno.js";
+import { SEEK_DATA, SEEK_HOLE } from "../sys/files.js";
+import {
+  type Blob,
+  type BlobInfo,
+  type ContentRange,
+  ContentReader,
+  decodeBlobs,
+  openBlob,
+} from "./content-reader.js";
+import { Corrupt } from "./errors.js";
+import * as L from "./layout.js";
+import { mergeLayers } from "./merge.js";
+import { Metadata } from "./metadata.js";
+import { type BlobSource, fileSource } from "./source.js";
+import { TreeReader } from "./tree-reader.js";
+
+export type { BlobInfo } from "./content-reader.js";
+export type { DirectoryEntry } from "./tree-reader.js";
+
+export interface OpenOptions {
+  /** Where the blobs of an index are; beside it unless given. */
+  readonly blobDirectory?: string;
+}
+
+/** Native memory that {@link Image.read} fills: `address` for the kernel, the same bytes in `bytes` from `start`. */
+export interface ReadTarget {
+  address: number;
+  bytes: Uint8Array;
+  start: number;
+}
+
+const S_IFMT = 0o170000;
+const S_IFREG = 0o100000;
+
+export class Image extends TreeReader {
+  readonly kind: "layer" | "index";
+  readonly rootDigest: Digest;
+  readonly treeRoot: Digest;
+  /** diffID of a layer; of an index sha256 over its layers' root digests. */
+  readonly source: Digest;
+  /** Blobs of an index in order, bottom layer first; none for a layer. */
+  readonly blobs: readonly BlobInfo[];
+  private readonly contents: ContentReader;
+  private readonly self: BlobSource | undefined;
+
+  private constructor(metadata: Metadata, self: BlobSource | undefined, open: (number: number) => Blob) {
+    super(metadata);
+    const { header } = metadata;
+    this.kind = header.kind === L.Kind.layer ? "layer" : "index";
+    this.rootDigest = header.rootDigest;
+    this.treeRoot = header.treeRoot;
+    this.source = digestOf(header.source);
+    this.blobs = decodeBlobs(metadata);
+    this.self = self;
+    this.contents = new ContentReader(metadata, open);
+  }
+
+  /**
+   * Opens an index or a layer blob. The blobs of an index are files `<diffID hex>.imgfs`, opened when first read
+   * from; {@link openBlobs} opens them all. Throws Corrupt, Unsupported, or Node's system error.
+   */
+  static open(path: string, options: OpenOptions = {}): Image {
+    const source = fileSource(path);
+    try {
+      const metadata = Metadata.open(source);
+      const directory = options.blobDirectory ?? dirname(path);
+      const image: Image = new Image(metadata, source, (number) => {
+        if (number === 0) {
+          return { source, dataOffset: metadata.header.dataOffset, rawSize: metadata.header.rawSize };
+        }
+        const info = image.blobs[number - 1];
+        if (info === undefined)
+          throw new Corrupt(path, "CONTENT", "", `blob ${number} of ${image.blobs.length}`);
+        return openBlob(info, directory);
+      });
+      return image;
+    } catch (cause) {
+      source.close();
+      throw cause;
+    }
+  }
+
+  /**
+   * Merges layer blobs, bottom first, in memory, and opens the result. Throws as {@link open} and mergeLayers do.
+   */
+  static stack(paths: readonly string[]): Image {
+    const layers: Image[] = [];
+    try {
+      for (const path of paths) layers.push(Image.open(path));
+      const name = paths.join(", ");
+      const blobs = layers.map((layer) => layer.ownBlob());
+      const image = new Image(Metadata.whole(name, mergeLayers(layers)), undefined, (number) => {
+        const blob = blobs[number - 1];
+        if (blob === undefined) throw new Corrupt(name, "CONTENT", "", `blob ${number} of ${blobs.length}`);
+        return blob;
+      });
+      image.openBlobs();
+      return image;
+    } catch (cause) {
+      for (const layer of layers) layer.close();
+      throw cause;
+    }
+  }
+
+  private ownBlob(): Blob {
+    const { dataOffset, rawSize } = this.metadata.header;
+    return { source: this.self as BlobSource, dataOffset, rawSize };
+  }
+
+  /** The file's length, of an image merged in memory that of its index. */
+  get fileSize(): number {
+    return this.metadata.header.fileSize;
+  }
+
+  /** Sum of file sizes, each inode once. */
+  get logicalBytes(): number {
+    return this.metadata.header.logicalBytes;
+  }
+
+  /** Bytes of file data stored in this file and, of an index, in its blobs as far as it refers to them. */
+  get uniqueBytes(): number {
+    return this.metadata.header.uniqueBytes;
+  }
+
+  get codec(): string {
+    return L.codecNames[this.metadata.header.codec] as string;
+  }
+
+  get contentCount(): number {
+    return this.contents.count;
+  }
+
+  get contentReader(): ContentReader {
+    return this.contents;
+  }
+
+  /** Opens every blob of an index now and checks that each is the one meant. Throws as {@link open}. */
+  openBlobs(): void {
+    for (let number = 1; number <= this.blobs.length; number++) this.contents.blob(number);
+  }
+
+  /** Number of a file's content; -1 for an empty file. Throws EISDIR or EINVAL for what is no file. */
+  content(row: number): number {
+    const type = this.mode(row) & S_IFMT;
+    if (type !== S_IFREG) throw fsError(row < this.directoryCount ? "EISDIR" : "EINVAL");
+    const content = this.inodeData(row);
+    if (content === L.NONE) return -1;
+    if (content >= this.contents.count)
+      throw this.inodes.corrupt(row, `content ${content} of ${this.contents.count}`);
+    return content;
+  }
+
+  /**
+   * Reads up to `length` bytes at `offset`. The count, short only at the end of the file, or a negative errno. Holes
+   * are filled with zeros.
+   */
+  read(row: number, offset: number, out: ReadTarget, length: number): number {
+    if ((this.mode(row) & S_IFMT) !== S_IFREG)
+      return row < this.directoryCount ? -Errno.EISDIR : -Errno.EINVAL;
+    if (offset < 0 || length < 0) return -Errno.EINVAL;
+    const content = this.content(row);
+    if (content < 0) return 0;
+    const size = this.size(row);
+    const count = Math.min(length, size - offset);
+    return count <= 0 ? 0 : this.contents.read(content, size, offset, out, count);
+  }
+
+  /** Position of the next data (SEEK_DATA) or hole (SEEK_HOLE) from `offset` on, or a negative errno. */
+  seek(row: number, offset: number, whence: number): number {
+    if ((this.mode(row) & S_IFMT) !== S_IFREG) return -Errno.EINVAL;
+    if (whence !== SEEK_DATA && whence !== SEEK_HOLE) return -Errno.EINVAL;
+    const size = this.size(row);
+    if (offset < 0 || offset >= size) return -Errno.ENXIO;
+    const content = this.content(row);
+    if (content < 0) throw this.inodes.corrupt(row, `${size} bytes without content`);
+    return this.contents.seek(content, size, offset, whence === SEEK_HOLE);
+  }
+
+  /**
+   * Calls `visit(fd, blobOffset, fileOffset, length)` for each stored range in file order, holes left out. False,
+   * without a call, when the bytes do not lie in a file as they are. Throws EISDIR or EINVAL for what is no file.
+   */
+  dataRanges(
+    row: number,
+    visit: (fd: number, blobOffset: number, fileOffset: number, length: number) => void,
+  ): boolean {
+    const content = this.content(row);
+    if (content < 0) return true;
+    const size = this.size(row);
+    const range: ContentRange = { blob: 0, rawOffset: undefined, fileOffset: 0, length: 0 };
+    const count = Math.max(1, this.contents.runCount(content));
+    for (let run = 0; run < count; run++) {
+      this.contents.range(content, run, size, range);
+      if (range.rawOffset === undefined) continue;
+      const { blob, offset } = this.contents.stored(content, range);
+      if (blob.source.fd < 0) return false;
+      visit(blob.source.fd, offset, range.fileOffset, range.length);
+    }
+    return true;
+  }
+
+  /** sha256 of a file's bytes, or for a sparse file the digest FORMAT.md defines; undefined for an empty file. */
+  contentDigest(row: number): Uint8Array | undefined {
+    const content = this.content(row);
+    return content < 0 ? undefined : this.contents.digest(content);
+  }
+
+  /** Closes the file and the blobs it opened. */
+  close(): void {
+    this.contents.close();
+    this.self?.close();
+  }
+}

@@ -1,0 +1,450 @@
+// Layers to one tree: a k-way merge of sorted directories, breadth first, into the tables of an index.
+// Rules: the topmost layer wins a name; directories unite down to the first that is opaque, or to what is no
+// directory; a whiteout hides what lower layers have and vanishes; a directory's metadata come from the topmost layer
+// that describes it. Only names that survive count as links.
+// Invariant: the bytes depend on the layers' root digests in their order, and on nothing else. What a hostile layer
+// says about names is checked here, because the index vouches for it afterwards.
+import { createHash } from "node:crypto";
+import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
+import { dirname } from "node:path";
+import { digestBytes } from "../base/digest.js";
+import { type ContentRange, encodeBlobs } from "./content-reader.js";
+import { DigestIndex } from "./growable.js";
+import type { Image } from "./image.js";
+import * as L from "./layout.js";
+import { corruptEntry, LinkResolver } from "./links.js";
+import { compareBytes, nameHash } from "./names.js";
+import { sealMetadata } from "./seal.js";
+import { type InodeFields, TreeTables } from "./tables.js";
+import type { DirectoryEntry } from "./tree-reader.js";
+import { implied } from "./walk.js";
+
+/** What merging keeps of each layer: its rows and ids in the merged tables, -1 where not there yet. */
+interface Layer {
+  readonly image: Image;
+  /** By row, directories left out. */
+  readonly inodes: Int32Array;
+  readonly owners: Map<number, number>;
+  readonly xattrs: Map<number, number>;
+  /** First of the layer's contents in {@link Merger.shared}. */
+  readonly contents: Int32Array;
+}
+
+/** A layer's place in the directory that is being merged, standing on one entry. */
+interface Cursor {
+  layer: number;
+  directory: number;
+  next: number;
+  end: number;
+  hash: number;
+  type: number;
+  entry: number;
+  bytes: Uint8Array;
+  start: number;
+  nameEnd: number;
+}
+
+/**
+ * Bytes of the index over layer blobs, bottom first. Throws Corrupt for a damaged layer, LinkError for a hard link
+ * into nothing, an Error for what is no layer.
+ */
+export function mergeLayers(layers: readonly Image[]): Uint8Array<ArrayBuffer> {
+  if (layers.length === 0 || layers.length > L.MAX_BLOBS)
+    throw new Error(`cannot merge ${layers.length} layers`);
+  for (const { kind, metadata } of layers) {
+    if (kind !== "layer") throw new Error(`${metadata.file}: not a layer blob`);
+  }
+  return new Merger(layers).run();
+}
+
+/** Writes the index over `layers` to `path`, replacing it at once: temporary file, fsync, rename. */
+export function writeIndex(layers: readonly Image[], path: string): void {
+  const bytes = mergeLayers(layers);
+  const temporary = `${path}.${process.pid}.tmp`;
+  const fd = openSync(temporary, "wx", 0o644);
+  try {
+    try {
+      for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at);
+      fsyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
+    renameSync(temporary, path);
+  } catch (cause) {
+    rmSync(temporary, { force: true });
+    throw cause;
+  }
+  const directory = openSync(dirname(path), "r");
+  try {
+    fsyncSync(directory);
+  } finally {
+    closeSync(directory);
+  }
+}
+
+class Merger {
+  private readonly layers: readonly Layer[];
+  private readonly tables: TreeTables;
+  private readonly links: LinkResolver;
+  /** All contents of all layers by digest, bottom first: where each lies lowest, and its merged number. */
+  private readonly sharedLayer: number[] = [];
+  private readonly sharedContent: number[] = [];
+  private readonly merged: number[] = [];
+  /** Directories that make up each merged directory, top first. */
+  private readonly partLayer: number[] = [];
+  private readonly partRow: number[] = [];
+  private readonly firstPart: number[] = [];
+  private readonly cursors: Cursor[] = [];
+  private readonly heap: Cursor[] = [];
+  private readonly group: Cursor[] = [];
+  private logicalBytes = 0;
+  private uniqueBytes = 0;
+  private readonly fields: InodeFields = {
+    mode: 0,
+    owner: 0,
+    xattrs: 0,
+    size: 0,
+    mtimeSec: 0,
+    mtimeNsec: 0,
+    data: 0,
+    aux: 0,
+  };
+  private readonly name: DirectoryEntry = { row: 0, type: 0, bytes: new Uint8Array(0), start: 0, end: 0 };
+  private readonly range: ContentRange = { blob: 0, rawOffset: undefined, fileOffset: 0, length: 0 };
+
+  constructor(images: readonly Image[]) {
+    this.links = new LinkResolver(images);
+    let entries = 0;
+    let directories = 0;
+    let inodes = 0;
+    let names = 0;
+    let contents = 0;
+    for (const image of images) {
+      entries += image.entryTotal;
+      directories += image.directoryCount;
+      inodes += image.inodeCount;
+      names += image.nameBytes;
+      contents += image.contentCount;
+    }
+    this.tables = new TreeTables({ entries, directories, inodes: inodes - directories, names, contents });
+    const shared = new DigestIndex(contents);
+    this.layers = images.map((image, layer) => this.share(image, layer, shared));
+  }
+
+  run(): Uint8Array<ArrayBuffer> {
+    for (let layer = this.layers.length - 1; layer >= 0; layer--) {
+      this.partLayer.push(layer);
+      this.partRow.push(0);
+      if (this.image(layer).isOpaque(0)) break;
+    }
+    this.addDirectory(0, L.NONE, 0);
+    for (let row = 0; row < this.firstPart.length; row++) {
+      this.tables.beginEntries(row);
+      this.mergeDirectory(row, this.firstPart[row] as number, this.firstPart[row + 1] ?? this.partRow.length);
+    }
+    const key = createHash("sha256");
+    for (const { image } of this.layers) key.update(digestBytes(image.rootDigest));
+    return sealMetadata(this.tables, {
+      kind: L.Kind.index,
+      source: key.digest(),
+      dataSize: 0,
+      logicalBytes: this.logicalBytes,
+      uniqueBytes: this.uniqueBytes,
+      blobs: encodeBlobs(
+        this.layers.map(({ image }) => ({
+          source: image.source,
+          rootDigest: image.rootDigest,
+          fileSize: image.fileSize,
+          rawSize: image.metadata.header.rawSize,
+          uniqueBytes: image.uniqueBytes,
+        })),
+      ),
+    });
+  }
+
+  private image(layer: number): Image {
+    return (this.layers[layer] as Layer).image;
+  }
+
+  private share(image: Image, layer: number, shared: DigestIndex): Layer {
+    const contents = new Int32Array(image.contentCount);
+    for (let content = 0; content < contents.length; content++) {
+      const digest = image.contentReader.digest(content);
+      const known = shared.size;
+      const id = shared.add(digest, 0);
+      if (id === known) {
+        this.sharedLayer.push(layer);
+        this.sharedContent.push(content);
+        this.merged.push(-1);
+      }
+      contents[content] = id;
+    }
+    return {
+      image,
+      inodes: new Int32Array(image.inodeCount - image.directoryCount).fill(-1),
+      owners: new Map(),
+      xattrs: new Map(),
+      contents,
+    };
+  }
+
+  /** Merges parts [first, end) as the entries of merged directory `row`. */
+  private mergeDirectory(row: number, first: number, end: number): void {
+    const { heap, group } = this;
+    heap.length = 0;
+    for (let part = first; part < end; part++) {
+      const cursor = this.cursor(part - first);
+      cursor.layer = this.partLayer[part] as number;
+      cursor.directory = this.partRow[part] as number;
+      const image = this.image(cursor.layer);
+      cursor.next = image.firstEntry(cursor.directory);
+      cursor.end = image.lastEntry(cursor.directory, cursor.next);
+      cursor.hash = -1;
+      if (this.advance(cursor)) pushHeap(heap, cursor);
+    }
+    while (heap.length > 0) {
+      const top = heap[0] as Cursor;
+      if (heap.length === 1) {
+        // The rest of the last layer needs no comparing.
+        group[0] = top;
+        group.length = 1;
+        this.emit(row);
+        if (!this.advance(top)) heap.length = 0;
+        continue;
+      }
+      group.length = 0;
+      do {
+        group.push(popHeap(heap));
+      } while (heap.length > 0 && sameName(heap[0] as Cursor, top));
+      this.emit(row);
+      for (const cursor of group) if (this.advance(cursor)) pushHeap(heap, cursor);
+    }
+  }
+
+  private cursor(index: number): Cursor {
+    let cursor = this.cursors[index];
+    if (cursor === undefined) {
+      const bytes = this.name.bytes;
+      cursor = {
+        layer: 0,
+        directory: 0,
+        next: 0,
+        end: 0,
+        hash: 0,
+        type: 0,
+        entry: 0,
+        bytes,
+        start: 0,
+        nameEnd: 0,
+      };
+      this.cursors[index] = cursor;
+    }
+    return cursor;
+  }
+
+  /** Moves to the next entry; false at the end. Throws Corrupt for an entry out of order or with a wrong hash. */
+  private advance(cursor: Cursor): boolean {
+    if (cursor.next >= cursor.end) return false;
+    const image = this.image(cursor.layer);
+    const { name } = this;
+    const entry = cursor.next++;
+    image.entryName(entry, name);
+    const hash = image.entryHash(entry);
+    if (hash !== nameHash(name.bytes, name.start, name.end)) {
+      throw corruptEntry(image, cursor.directory, entry, "the hash is not that of the name");
+    }
+    const order =
+      hash - cursor.hash ||
+      compareBytes(name.bytes, name.start, name.end, cursor.bytes, cursor.start, cursor.nameEnd);
+    if (order <= 0) throw corruptEntry(image, cursor.directory, entry, "out of order");
+    cursor.hash = hash;
+    cursor.entry = entry;
+    cursor.type = name.type;
+    cursor.bytes = name.bytes;
+    cursor.start = name.start;
+    cursor.nameEnd = name.end;
+    return true;
+  }
+
+  /** Adds what is visible of the group, cursors on the same name, top first. */
+  private emit(row: number): void {
+    const top = this.group[0] as Cursor;
+    const { tables } = this;
+    let target: number;
+    let type = top.type;
+    if (type === L.EntryType.whiteout) return;
+    if (type === L.EntryType.directory) {
+      const firstPart = this.partRow.length;
+      for (const { layer, directory, entry, type: lower } of this.group) {
+        if (lower !== L.EntryType.directory) break;
+        const image = this.image(layer);
+        const child = image.entryRow(directory, entry);
+        this.partLayer.push(layer);
+        this.partRow.push(child);
+        if (image.isOpaque(child)) break;
+      }
+      target = this.addDirectory(row, tables.entries.count, firstPart);
+    } else {
+      let { layer } = top;
+      let source: number;
+      if (type === L.EntryType.link) {
+        const found = this.links.resolve(layer, top.directory, top.entry);
+        layer = found.layer;
+        source = found.row;
+      } else source = this.image(layer).entryRow(top.directory, top.entry);
+      target = this.inode(layer, source);
+      type = this.image(layer).mode(source) >>> 12;
+    }
+    tables.addEntry(row, type, target, top.hash, top.bytes, top.start, top.nameEnd);
+  }
+
+  /** Adds the directory made of parts from `firstPart` on. */
+  private addDirectory(parent: number, selfEntry: number, firstPart: number): number {
+    this.firstPart.push(firstPart);
+    const { fields } = this;
+    for (let part = firstPart; part < this.partRow.length; part++) {
+      const layer = this.partLayer[part] as number;
+      const row = this.partRow[part] as number;
+      if (this.image(layer).isImplied(row)) continue;
+      this.common(layer, row);
+      return this.tables.addDirectory(parent, selfEntry, 0, fields);
+    }
+    fields.mode = 0o040000 | implied.mode;
+    fields.owner = this.tables.ownerId(implied.uid, implied.gid);
+    fields.xattrs = 0;
+    fields.size = 0;
+    fields.mtimeSec = implied.mtimeSec;
+    fields.mtimeNsec = implied.mtimeNsec;
+    fields.data = 0;
+    fields.aux = 0;
+    return this.tables.addDirectory(parent, selfEntry, 0, fields);
+  }
+
+  private common(layer: number, row: number): void {
+    const { fields } = this;
+    const { image, owners, xattrs } = this.layers[layer] as Layer;
+    const ownerIndex = image.ownerIndex(row);
+    let owner = owners.get(ownerIndex);
+    if (owner === undefined) {
+      owner = this.tables.ownerId(image.uid(row), image.gid(row));
+      owners.set(ownerIndex, owner);
+    }
+    const set = image.xattrIndex(row);
+    let xattrSet = set === 0 ? 0 : xattrs.get(set);
+    if (xattrSet === undefined) {
+      // Decoded for its checks only.
+      image.xattrs(row);
+      xattrSet = this.tables.xattrSet(image.xattrBytes(set));
+      xattrs.set(set, xattrSet);
+    }
+    fields.mode = image.mode(row);
+    fields.owner = owner;
+    fields.xattrs = xattrSet;
+    fields.size = 0;
+    fields.mtimeSec = image.mtimeSec(row);
+    fields.mtimeNsec = image.mtimeNsec(row);
+    fields.data = 0;
+    fields.aux = 0;
+  }
+
+  /** Number in the merged tables of a layer's inode that is no directory. */
+  private inode(layer: number, row: number): number {
+    const { image, inodes } = this.layers[layer] as Layer;
+    const index = row - image.directoryCount;
+    const known = inodes[index] as number;
+    if (known >= 0) return known;
+    const { fields } = this;
+    this.common(layer, row);
+    switch (fields.mode >>> 12) {
+      case L.EntryType.file:
+        fields.size = image.size(row);
+        fields.data = this.content(layer, image.content(row), fields.size);
+        this.logicalBytes += fields.size;
+        break;
+      case L.EntryType.symlink: {
+        const target = image.symlinkTarget(row);
+        fields.data = this.tables.targets.append(target);
+        fields.aux = target.length;
+        fields.size = target.length;
+        break;
+      }
+      default:
+        fields.data = image.rdev(row);
+    }
+    const number = this.tables.addInode(fields);
+    inodes[index] = number;
+    return number;
+  }
+
+  /** Merged number of a layer's content, at its lowest copy. */
+  private content(layer: number, content: number, size: number): number {
+    if (content < 0) return L.NONE;
+    const shared = (this.layers[layer] as Layer).contents[content] as number;
+    const known = this.merged[shared] as number;
+    if (known >= 0) return known;
+    const lowest = this.sharedLayer[shared] as number;
+    const source = this.sharedContent[shared] as number;
+    const reader = this.image(lowest).contentReader;
+    const count = reader.runCount(source);
+    const blob = lowest + 1;
+    const { range, tables } = this;
+    const firstRun = count > 1 ? tables.runs.count : 0;
+    for (let run = 0; run < Math.max(1, count); run++) {
+      reader.range(source, run, size, range);
+      if (range.rawOffset !== undefined) {
+        // `stored` refuses another blob than the layer itself, because a layer lists none.
+        reader.stored(source, range);
+        this.uniqueBytes += range.length;
+      }
+      if (count > 1) tables.addRun(blob, range.rawOffset, range.fileOffset);
+    }
+    const digest = reader.digest(source);
+    const rawOffset = count === 1 ? (range.rawOffset as number) : 0;
+    const id = tables.addContent(digest, 0, count === 1 ? blob : 0, rawOffset, firstRun, count);
+    this.merged[shared] = id;
+    return id;
+  }
+}
+
+function compare(a: Cursor, b: Cursor): number {
+  return (
+    a.hash - b.hash ||
+    compareBytes(a.bytes, a.start, a.nameEnd, b.bytes, b.start, b.nameEnd) ||
+    b.layer - a.layer
+  );
+}
+
+function sameName(a: Cursor, b: Cursor): boolean {
+  return a.hash === b.hash && compareBytes(a.bytes, a.start, a.nameEnd, b.bytes, b.start, b.nameEnd) === 0;
+}
+
+/** A binary heap: the smallest name first, and of equal names the topmost layer. */
+function pushHeap(heap: Cursor[], cursor: Cursor): void {
+  let at = heap.length;
+  heap.push(cursor);
+  while (at > 0) {
+    const up = (at - 1) >> 1;
+    const parent = heap[up] as Cursor;
+    if (compare(parent, cursor) <= 0) break;
+    heap[at] = parent;
+    at = up;
+  }
+  heap[at] = cursor;
+}
+
+function popHeap(heap: Cursor[]): Cursor {
+  const top = heap[0] as Cursor;
+  const last = heap.pop() as Cursor;
+  if (heap.length === 0) return top;
+  let at = 0;
+  for (;;) {
+    let child = at * 2 + 1;
+    if (child >= heap.length) break;
+    if (child + 1 < heap.length && compare(heap[child + 1] as Cursor, heap[child] as Cursor) < 0) child++;
+    if (compare(last, heap[child] as Cursor) <= 0) break;
+    heap[at] = heap[child] as Cursor;
+    at = child;
+  }
+  heap[at] = last;
+  return top;
+}

@@ -1,0 +1,74 @@
+// From finished tables to the bytes in front of the data: sections placed, pages and header digested.
+import { hash } from "node:crypto";
+import { alignUp } from "../base/bytes.js";
+import { encodeHeader, type HeaderFacts, pageCounts, pageExtent, placeSections } from "./header.js";
+import * as L from "./layout.js";
+import type { TreeTables } from "./tables.js";
+
+export interface SealOptions {
+  readonly kind: L.Kind;
+  /** 32 bytes: diffID of a layer, key of an index. */
+  readonly source: Buffer;
+  readonly dataSize: number;
+  readonly logicalBytes: number;
+  readonly uniqueBytes: number;
+  /** Content of BLOBS. */
+  readonly blobs: Uint8Array;
+}
+
+/**
+ * The file's bytes [0, metaEnd). Completes `tables`; it is not to be used again. Throws an Error when there is more
+ * metadata than the format can hold.
+ */
+export function sealMetadata(tables: TreeTables, options: SealOptions): Uint8Array<ArrayBuffer> {
+  const pieces: Record<L.SectionName, readonly Uint8Array[]> = {
+    ...tables.finish(),
+    blobs: [options.blobs],
+    pages: [],
+  };
+  const lengths = Object.fromEntries(
+    L.sectionOrder.map((name) => [name, pieces[name].reduce((sum, piece) => sum + piece.length, 0)]),
+  ) as Record<L.SectionName, number>;
+  const sketch = placeSections(lengths);
+  const pagesOffset = (sketch.sections.at(-1) as { offset: number }).offset;
+  lengths.pages = pageCounts(sketch.treeEnd, pagesOffset).all * L.DIGEST_SIZE;
+  const { sections, treeEnd } = placeSections(lengths);
+  const metaEnd = pagesOffset + lengths.pages;
+  if (metaEnd > L.METADATA_MAX) throw new Error(`${metaEnd} bytes of metadata, at most ${L.METADATA_MAX}`);
+
+  const file = new Uint8Array(metaEnd);
+  L.sectionOrder.forEach((name, i) => {
+    let at = sections[i]?.offset as number;
+    for (const piece of pieces[name]) {
+      file.set(piece, at);
+      at += piece.length;
+    }
+  });
+  sealPages(file, treeEnd, pagesOffset);
+  const dataOffset = options.dataSize === 0 ? 0 : alignUp(metaEnd, L.ALIGN);
+  const facts: HeaderFacts = {
+    kind: options.kind,
+    codec: L.CODEC_NONE,
+    fileSize: options.dataSize === 0 ? metaEnd : dataOffset + options.dataSize,
+    metaEnd,
+    dataOffset,
+    dataSize: options.dataSize,
+    rawSize: options.dataSize,
+    treeEnd,
+    logicalBytes: options.logicalBytes,
+    uniqueBytes: options.uniqueBytes,
+    source: options.source,
+    sections,
+  };
+  file.set(encodeHeader(facts, file.subarray(pagesOffset)));
+  return file;
+}
+
+/** Fills PAGES from the bytes before it. */
+function sealPages(file: Uint8Array, treeEnd: number, pagesOffset: number): void {
+  const { all } = pageCounts(treeEnd, pagesOffset);
+  for (let page = 0; page < all; page++) {
+    const { start, end } = pageExtent(page, treeEnd, pagesOffset);
+    file.set(hash("sha256", file.subarray(start, end), "buffer"), pagesOffset + page * L.DIGEST_SIZE);
+  }
+}

@@ -1,0 +1,53 @@
+// Where the bytes of a blob come from: a local file today, a verified cache over ranges of a registry later.
+import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import { Errno } from "../base/errno.js";
+import { pread } from "../sys/files.js";
+
+/** Random access to one blob's stored bytes. Counts may be short at the end only; failures are negative errnos. */
+export interface BlobSource {
+  /** For messages: a path, later a reference. */
+  readonly name: string;
+  readonly size: number;
+  /** Descriptor whose offsets are those of the blob, for copy_file_range; -1 when there is none. */
+  readonly fd: number;
+  /** Into native memory. */
+  read(offset: number, address: number, length: number): number;
+  /** Into a JavaScript buffer, all of it. */
+  readBytes(offset: number, into: Uint8Array): number;
+  close(): void;
+}
+
+/** A local file, open for reading until closed. Throws Node's system error when it cannot be opened. */
+export function fileSource(path: string): BlobSource {
+  const fd = openSync(path, "r");
+  let open = true;
+  return {
+    name: path,
+    size: fstatSync(fd).size,
+    fd,
+    read(offset, address, length) {
+      let done = 0;
+      while (done < length) {
+        const got = pread(fd, address + done, length - done, offset + done);
+        if (got === -Errno.EINTR) continue;
+        if (got < 0) return got;
+        if (got === 0) break;
+        done += got;
+      }
+      return done;
+    },
+    readBytes(offset, into) {
+      let done = 0;
+      while (done < into.length) {
+        const got = readSync(fd, into, done, into.length - done, offset + done);
+        if (got === 0) break;
+        done += got;
+      }
+      return done;
+    },
+    close() {
+      if (open) closeSync(fd);
+      open = false;
+    },
+  };
+}
