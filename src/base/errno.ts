@@ -49,6 +49,7 @@ export type ErrnoName =
   | "EOPNOTSUPP"
   | "ENOTCONN"
   | "ETIMEDOUT"
+  | "ECONNABORTED"
   | "ECONNREFUSED"
   | "ENODATA"
   | "ENOTUNIQ"

@@ -205,11 +205,24 @@ export interface Services {
   invalidateEntry(parent: number, name: Uint8Array): Status;
 }
 
+/** What a filesystem asks the kernel for at INIT, beyond what every filesystem here gets. Absent means no. */
+export interface Features {
+  /**
+   * POSIX ACLs: the kernel checks them and sends `system.posix_acl_*` xattrs. Then it leaves the umask to the
+   * filesystem: mknod, mkdir, create and tmpfile get the unmasked mode, to be masked unless a default ACL applies.
+   * Without this, modes come masked.
+   */
+  readonly posixAcl?: boolean;
+  /** lookup answers the names `.` and `..` for any nodeid it has issued, so file handles outlive the kernel's cache. */
+  readonly export?: boolean;
+}
+
 /**
  * A filesystem. Operations that are absent answer ENOSYS, which the kernel remembers for the optional ones.
  * Directory offsets are opaque to callers, 0 is the start.
  */
 export interface FileSystem {
+  readonly features?: Features;
   init?(info: ConnectionInfo, services: Services): void;
   /** The connection has ended; release everything. Called once, also after an error. */
   destroy?(): void;
@@ -240,6 +253,8 @@ export interface FileSystem {
     entry: Entry,
     open: Open,
   ): Status;
+  /** O_TMPFILE in directory q.nodeid: an open file without a name, nlink 0, that link may name later. */
+  tmpfile?(q: Request, flags: number, mode: number, umask: number, entry: Entry, open: Open): Status;
   read?(q: Request, fh: number, offset: number, out: DataOut): Status;
   /** The count written. `fromCache` marks pages the kernel writes back for a mapping or its cache. */
   write?(

@@ -77,6 +77,14 @@ function pathAt(dirfd: number, name: Uint8Array): number {
   return pathArgument(0, Buffer.concat([Buffer.from(`/proc/self/fd/${dirfd}/`), name]));
 }
 
+/** By path, following symlinks above the last component and not the last one. */
+export function getXattrPath(file: Uint8Array, name: Uint8Array, address: number, length: number): number {
+  const path = pathArgument(0, file);
+  if (path < 0) return path;
+  const key = pathArgument(1, name);
+  return key < 0 ? key : c.lget(path, key, address, length);
+}
+
 export function getXattrAt(
   dirfd: number,
   file: Uint8Array,

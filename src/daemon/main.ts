@@ -1,0 +1,32 @@
+// Entry of a detached mount's process. Options come as JSON on descriptor 0; descriptor 3 takes one line, `ready` or
+// `error EXITCODE MESSAGE`, and is then closed. Started by mount.ts; loads no more than serving needs.
+import { closeSync, readFileSync, writeSync } from "node:fs";
+import { MountFailure, type MountOptions, oneLine } from "./options.js";
+import { runMount } from "./process.js";
+
+const REPORT_FD = 3;
+
+function report(line: string): void {
+  writeSync(REPORT_FD, `${line}\n`);
+  closeSync(REPORT_FD);
+}
+
+async function main(): Promise<number> {
+  try {
+    const options = JSON.parse(readFileSync(0, "utf8")) as MountOptions;
+    return await runMount(options, {
+      onReady: () => report("ready"),
+      onAbandon: (exitCode) => process.exit(exitCode),
+    });
+  } catch (cause) {
+    try {
+      report(`error ${cause instanceof MountFailure ? cause.exitCode : 1} ${oneLine(cause)}`);
+    } catch {
+      // The parent has gone, or has been told `ready` before.
+    }
+    return 1;
+  }
+}
+
+// Exit at once: a helper thread that still waits for a disk must not keep the process.
+process.exit(await main());

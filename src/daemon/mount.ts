@@ -1,0 +1,64 @@
+// Mounting for the command line: in a process of its own, or in this one.
+import { spawn } from "node:child_process";
+import { fileURLToPath } from "node:url";
+import { MountFailure, type MountOptions, resolveOptions } from "./options.js";
+
+export { MountFailure, type MountOptions } from "./options.js";
+export { unmount } from "./unmount.js";
+
+/**
+ * Starts a process that mounts and serves, and resolves when the mount is live. The process has its own session, no
+ * terminal and the working directory `/`. Rejects with MountFailure, whose message is the process's own line.
+ */
+export function mountDetached(options: MountOptions): Promise<{ pid: number }> {
+  const resolved = resolveOptions(options);
+  const entry = fileURLToPath(new URL("./main.js", import.meta.url));
+  // The paths on the command line are for people who look at the process list; what counts comes through stdin.
+  const shown = [...resolved.sources, resolved.mountpoint];
+  return new Promise((done, fail) => {
+    const child = spawn(process.execPath, [entry, ...shown], {
+      cwd: "/",
+      detached: true,
+      stdio: ["pipe", "ignore", "ignore", "pipe"],
+    });
+    const { pid } = child;
+    const [input, , , output] = child.stdio;
+    let line = "";
+    let ended: string | undefined;
+    const settle = (): void => {
+      const ready = line === "ready\n";
+      const error = /^error (\d+) (.*)\n$/s.exec(line);
+      child.unref();
+      if (ready && pid !== undefined) done({ pid });
+      else if (error) fail(new MountFailure(error[2] as string, Number(error[1])));
+      else
+        fail(new MountFailure(`mount ${resolved.mountpoint}: the process ended without a word (${ended})`));
+    };
+    child.on("error", (error) =>
+      fail(new MountFailure(`cannot start ${process.execPath}: ${error.message}`, 1)),
+    );
+    child.on("exit", (code, signal) => {
+      ended = signal ?? `exit code ${code}`;
+    });
+    input?.on("error", () => {});
+    input?.end(JSON.stringify(resolved));
+    output?.on("data", (chunk: Buffer) => {
+      line += chunk.toString();
+    });
+    output?.on("close", () => (line === "" && ended === undefined ? child.once("exit", settle) : settle()));
+  });
+}
+
+/**
+ * Mounts and serves in this process until the mount is gone; the exit code. Takes over SIGINT, SIGTERM, SIGHUP and
+ * SIGUSR1 and leaves the current directory. Rejects with MountFailure when the mount never served.
+ */
+export async function mountForeground(options: MountOptions): Promise<number> {
+  const resolved = resolveOptions(options);
+  const { runMount } = await import("./process.js");
+  process.chdir("/");
+  return runMount(resolved, {
+    onReady: () => {},
+    onAbandon: (exitCode) => process.exit(exitCode),
+  });
+}

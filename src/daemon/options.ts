@@ -1,0 +1,70 @@
+// What one mount is told, in a form that travels as JSON from the command to the process that serves it.
+// All paths are absolute once resolveOptions has run: the process that serves lives in `/`.
+import { resolve } from "node:path";
+import type { LogLevel } from "../base/log.js";
+import type { ReaddirplusMode } from "../fuse/init.js";
+
+export interface MountOptions {
+  /** A folder holding `index.imgfs`, one index or blob file, or layer blobs with the last on top. */
+  readonly sources: readonly string[];
+  readonly mountpoint: string;
+  /** Takes all changes; without it the mount is read-only. */
+  readonly upper?: string;
+  /** Beside `upper` on the same filesystem; staging for copy-up. */
+  readonly work?: string;
+  /** Show the device nodes of the image, and let them work. */
+  readonly devices: boolean;
+  /** setuid and setgid bits do nothing. */
+  readonly nosuid?: boolean;
+  /** Only the user who mounts may use it. */
+  readonly privateToUser?: boolean;
+  readonly readdirplus?: ReaddirplusMode;
+  /** Holds the daemon's pid in decimal while it lives. */
+  readonly pidFile?: string;
+  /** Print the request counters when the mount ends, as SIGUSR1 does at any time. */
+  readonly statsOnExit: boolean;
+  readonly logLevel: LogLevel;
+  readonly logFormat: "text" | "json";
+  /** Without it a detached mount logs nowhere, a foreground one to stderr. */
+  readonly logFile?: string;
+  /** The module that makes the filesystem, in place of the overlay; see assemble.ts. */
+  readonly fileSystem?: FileSystemModule;
+}
+
+export interface FileSystemModule {
+  /** URL of a module that exports `createFileSystem` (see {@link ./assemble.ts}). */
+  readonly url: string;
+  /** Handed to it as it is; plain data. */
+  readonly settings?: unknown;
+}
+
+/** The same options with every path absolute. */
+export function resolveOptions(options: MountOptions): MountOptions {
+  const { sources, mountpoint, upper, work, pidFile, logFile } = options;
+  return {
+    ...options,
+    sources: sources.map((source) => resolve(source)),
+    mountpoint: resolve(mountpoint),
+    ...(upper === undefined ? {} : { upper: resolve(upper) }),
+    ...(work === undefined ? {} : { work: resolve(work) }),
+    ...(pidFile === undefined ? {} : { pidFile: resolve(pidFile) }),
+    ...(logFile === undefined ? {} : { logFile: resolve(logFile) }),
+  };
+}
+
+/** A mount or unmount that did not work. `message` is one line and names the object; `exitCode` as mount(8) has it. */
+export class MountFailure extends Error {
+  readonly exitCode: number;
+
+  constructor(message: string, exitCode = 32) {
+    super(message);
+    this.name = "MountFailure";
+    this.exitCode = exitCode;
+  }
+}
+
+/** The first line of whatever was thrown. */
+export function oneLine(cause: unknown): string {
+  const text = cause instanceof Error ? cause.message : String(cause);
+  return text.split("\n", 1)[0] || "unknown error";
+}

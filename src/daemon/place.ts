@@ -1,0 +1,113 @@
+// Checks of the mountpoint and of the folders around it, before anything is mounted. Each refusal is one line that
+// names the object. A dead mount of ours at the mountpoint is taken away first.
+import { lstatSync, readlinkSync, realpathSync, statSync } from "node:fs";
+import { basename, dirname, join, resolve, sep } from "node:path";
+import { displayName, type Name, nameFromText } from "../base/bytes.js";
+import { errnoName } from "../base/errno.js";
+import { MOUNT_TYPE } from "../fuse/channel.js";
+import { MNT_DETACH, UMOUNT_NOFOLLOW, unmountAt } from "../sys/mount.js";
+import { type MountEntry, mountAtPath, readMounts } from "../sys/mountinfo.js";
+import { MountFailure, type MountOptions } from "./options.js";
+import { probeMount } from "./probe.js";
+
+const LINK_LIMIT = 40;
+
+function codeOf(cause: unknown): string {
+  return cause instanceof Error && "code" in cause ? String(cause.code) : "EIO";
+}
+
+const meanings: Readonly<Record<string, string>> = {
+  ENOENT: "no such file or directory",
+  ENOTDIR: "not a directory",
+  EACCES: "permission denied",
+  ELOOP: "too many symbolic links",
+};
+
+export function meaning(code: string): string {
+  return meanings[code] ?? code;
+}
+
+/**
+ * The absolute path behind `path` without asking the object itself for anything: it may be a mount whose process is
+ * dead or hangs. Throws MountFailure naming `path`.
+ */
+export function resolveTarget(path: string, mounts: readonly MountEntry[]): string {
+  let at = resolve(path);
+  try {
+    for (let i = 0; i < LINK_LIMIT; i++) {
+      if (at === sep) return at;
+      at = join(realpathSync.native(dirname(at)), basename(at));
+      if (mountAtPath(mounts, nameFromText(at)) !== undefined) return at;
+      if (!lstatSync(at).isSymbolicLink()) return at;
+      at = resolve(dirname(at), readlinkSync(at));
+    }
+  } catch (cause) {
+    throw new MountFailure(`${path}: ${meaning(codeOf(cause))}`);
+  }
+  throw new MountFailure(`${path}: ${meaning("ELOOP")}`);
+}
+
+function isWithin(inner: string, outer: string): boolean {
+  return inner === outer || inner.startsWith(outer.endsWith(sep) ? outer : outer + sep);
+}
+
+async function clearTarget(target: string, mounts: readonly MountEntry[]): Promise<void> {
+  const top = mountAtPath(mounts, nameFromText(target));
+  if (top?.type !== MOUNT_TYPE) return;
+  const answer = await probeMount(target);
+  if (answer.kind !== "dead") {
+    const who = answer.kind === "daemon" ? ` (process ${answer.pid})` : "";
+    throw new MountFailure(`${target}: an imgfs mount is already there${who}`);
+  }
+  const gone = unmountAt(Buffer.from(target), MNT_DETACH | UMOUNT_NOFOLLOW);
+  if (gone < 0)
+    throw new MountFailure(`${target}: cannot take away the dead mount there: ${errnoName(-gone)}`);
+  // Dead mounts may lie on one another.
+  await clearTarget(target, readMounts());
+}
+
+function folder(path: string, what: string): string {
+  try {
+    const real = realpathSync.native(path);
+    if (statSync(real).isDirectory()) return real;
+  } catch (cause) {
+    throw new MountFailure(`${what} ${path}: ${meaning(codeOf(cause))}`);
+  }
+  throw new MountFailure(`${what} ${path}: not a directory`);
+}
+
+/** The mountpoint's real path, when it is fit to be mounted on. Throws MountFailure. */
+export async function preparePlace(options: MountOptions): Promise<string> {
+  const mounts = readMounts();
+  const target = resolveTarget(options.mountpoint, mounts);
+  await clearTarget(target, mounts);
+  const place = folder(target, "mountpoint");
+  const below = mounts.find(({ mountpoint }) => mountpoint.startsWith(`${nameFromText(place)}/`));
+  if (below !== undefined && place !== sep) {
+    throw new MountFailure(`mountpoint ${place}: another mount lies in it: ${displayName(below.mountpoint)}`);
+  }
+  for (const [what, path] of [
+    ["upper", options.upper],
+    ["work", options.work],
+  ] as const) {
+    if (path === undefined) continue;
+    const real = realpathOrSelf(path);
+    if (isWithin(place, real)) throw new MountFailure(`mountpoint ${place} lies in ${what} ${real}`);
+    if (isWithin(real, place)) throw new MountFailure(`${what} ${real} lies in mountpoint ${place}`);
+  }
+  return place;
+}
+
+/** upper and work may not exist yet; the overlay says what it thinks of that. */
+function realpathOrSelf(path: string): string {
+  try {
+    return realpathSync.native(path);
+  } catch {
+    return join(path === dirname(path) ? path : realpathOrSelf(dirname(path)), basename(path));
+  }
+}
+
+/** Our mounts at a path, by the path's bytes. */
+export function isOurs(mounts: readonly MountEntry[], path: Name): boolean {
+  return mountAtPath(mounts, path)?.type === MOUNT_TYPE;
+}

@@ -1,0 +1,226 @@
+// One mount's process, seen from its main thread: starts the worker, listens to signals, and sees to it that the mount
+// is gone when the process is.
+// Never: touching the own mount by path (a thread that waits for the worker could never stop it), ending while the
+// mount is there. The worker's thread blocks in read(2); what reaches it from here is umount2(2) alone.
+import { closeSync, openSync, rmSync, writeFileSync, writeSync } from "node:fs";
+import { Worker } from "node:worker_threads";
+import { nameFromText } from "../base/bytes.js";
+import { createLogger, type Logger } from "../base/log.js";
+import { Counters, createCounterMemory, formatCounters } from "../fuse/counters.js";
+import type { SessionEnd } from "../fuse/session.js";
+import { MountFailure, type MountOptions, oneLine } from "./options.js";
+import type { WorkerData, WorkerMessage } from "./protocol.js";
+
+/** How a served mount came to its end. */
+interface Outcome {
+  mounted?: { readonly fd: number; readonly mountpoint: string };
+  ready: boolean;
+  refused?: string;
+  end?: SessionEnd;
+  crash?: unknown;
+  exitCode: number;
+}
+
+const stopSignals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+const INTERRUPTED_TWICE = 130;
+
+export interface MountHooks {
+  /** The mount serves. An exception from here takes it down again. */
+  onReady(): void;
+  /** The process shall end although the mount is in use: a second SIGINT. */
+  onAbandon(exitCode: number): void;
+}
+
+/**
+ * Mounts and serves until the mount is gone. The exit code: 0 after a clean end, 1 otherwise. Rejects with
+ * MountFailure when the mount never served; then nothing is mounted.
+ */
+export async function runMount(options: MountOptions, hooks: MountHooks): Promise<number> {
+  const logFd = options.logFile === undefined ? 2 : openLog(options.logFile);
+  try {
+    if (options.pidFile !== undefined) writePidFile(options.pidFile);
+    return await new MountProcess(options, hooks, logFd).run();
+  } finally {
+    if (options.pidFile !== undefined) rmSync(options.pidFile, { force: true });
+    if (logFd !== 2) closeSync(logFd);
+  }
+}
+
+function openLog(path: string): number {
+  try {
+    return openSync(path, "a", 0o640);
+  } catch (cause) {
+    throw new MountFailure(`log file ${oneLine(cause)}`, 1);
+  }
+}
+
+function writePidFile(path: string): void {
+  try {
+    writeFileSync(path, `${process.pid}\n`);
+  } catch (cause) {
+    throw new MountFailure(`pid file ${oneLine(cause)}`, 1);
+  }
+}
+
+class MountProcess {
+  private readonly options: MountOptions;
+  private readonly hooks: MountHooks;
+  private readonly logFd: number;
+  private readonly log: Logger;
+  private readonly counterMemory = createCounterMemory();
+  private readonly outcome: Outcome = { ready: false, exitCode: 0 };
+  private stopping = false;
+
+  constructor(options: MountOptions, hooks: MountHooks, logFd: number) {
+    this.options = options;
+    this.hooks = hooks;
+    this.logFd = logFd;
+    this.log = createLogger({ level: options.logLevel, format: options.logFormat, fd: logFd });
+  }
+
+  async run(): Promise<number> {
+    const onSignal = (signal: NodeJS.Signals): void => void this.stop(signal);
+    const onStats = (): void => this.printCounters();
+    for (const signal of stopSignals) process.on(signal, onSignal);
+    process.on("SIGUSR1", onStats);
+    try {
+      await this.serve();
+      await this.takeDown();
+    } finally {
+      for (const signal of stopSignals) process.off(signal, onSignal);
+      process.off("SIGUSR1", onStats);
+    }
+    return this.conclude();
+  }
+
+  private serve(): Promise<void> {
+    const data: WorkerData = { options: this.options, counters: this.counterMemory, logFd: this.logFd };
+    const worker = new Worker(new URL("./worker.js", import.meta.url), { workerData: data, execArgv: [] });
+    worker.on("message", (message: WorkerMessage) => this.hear(message));
+    worker.on("error", (error) => {
+      this.outcome.crash = error;
+    });
+    return new Promise((done) => {
+      worker.on("exit", (code) => {
+        if (code !== 0) this.outcome.crash ??= new Error(`the serving thread ended with ${code}`);
+        done();
+      });
+    });
+  }
+
+  private hear(message: WorkerMessage): void {
+    const { outcome } = this;
+    switch (message.kind) {
+      case "mounted":
+        outcome.mounted = message;
+        if (this.stopping) void this.unmount();
+        break;
+      case "ready":
+        outcome.ready = true;
+        try {
+          this.hooks.onReady();
+        } catch (cause) {
+          this.log.error("cannot report that the mount is live", { error: cause });
+          outcome.exitCode = 1;
+          this.stopping = true;
+          void this.unmount();
+        }
+        break;
+      case "refused":
+        outcome.refused = message.reason;
+        break;
+      case "ended":
+        outcome.end = message.end;
+        break;
+    }
+  }
+
+  private async stop(signal: NodeJS.Signals): Promise<void> {
+    if (this.stopping && signal === "SIGINT") {
+      await this.detach();
+      this.hooks.onAbandon(INTERRUPTED_TWICE);
+      return;
+    }
+    this.stopping = true;
+    this.log.debug("stopping", { signal });
+    if (this.outcome.mounted !== undefined) await this.unmount();
+  }
+
+  /** Unmounts; a mount in use is detached, and goes with its last user. */
+  private async unmount(): Promise<void> {
+    const { UMOUNT_NOFOLLOW, unmountAt } = await import("../sys/mount.js");
+    const path = await this.ownPath();
+    if (path === undefined) return;
+    const result = unmountAt(path, UMOUNT_NOFOLLOW);
+    if (result < 0) {
+      const { resultText } = await import("../sys/libc.js");
+      this.log.warn("mount is in use: detached, ends with its last user", { reason: resultText(result) });
+      await this.detach();
+    }
+  }
+
+  private async detach(): Promise<void> {
+    const { MNT_DETACH, UMOUNT_NOFOLLOW, unmountAt } = await import("../sys/mount.js");
+    const path = await this.ownPath();
+    if (path !== undefined) unmountAt(path, MNT_DETACH | UMOUNT_NOFOLLOW);
+  }
+
+  /** The mountpoint's bytes, while a mount of ours is on top there. */
+  private async ownPath(): Promise<Uint8Array | undefined> {
+    const { mounted } = this.outcome;
+    if (mounted === undefined) return undefined;
+    const { readMounts, mountAtPath } = await import("../sys/mountinfo.js");
+    const { MOUNT_TYPE } = await import("../fuse/channel.js");
+    const top = mountAtPath(readMounts(), nameFromText(mounted.mountpoint));
+    return top?.type === MOUNT_TYPE ? Buffer.from(mounted.mountpoint) : undefined;
+  }
+
+  /** After the worker's end: whatever of the mount is left goes now. */
+  private async takeDown(): Promise<void> {
+    const { mounted, end, crash } = this.outcome;
+    if (mounted === undefined || (end?.kind === "unmounted" && crash === undefined)) return;
+    // With the descriptor closed the kernel fails what still waits, and the unmount below cannot hang.
+    if (end === undefined) {
+      const { closeFd } = await import("../sys/files.js");
+      closeFd(mounted.fd);
+    }
+    await this.detach();
+  }
+
+  private conclude(): number {
+    const { outcome } = this;
+    if (this.options.statsOnExit && outcome.ready) this.printCounters();
+    const { end, crash, refused } = outcome;
+    const trouble =
+      crash !== undefined
+        ? `crashed: ${oneLine(crash)}`
+        : end?.kind === "failed"
+          ? end.reason
+          : end?.kind === "aborted"
+            ? "the connection was aborted"
+            : undefined;
+    if (refused !== undefined || !outcome.ready) {
+      throw new MountFailure(
+        `mount ${this.options.mountpoint}: ${refused ?? trouble ?? "stopped before it was live"}`,
+      );
+    }
+    if (trouble !== undefined) {
+      this.log.error(`mount ${this.options.mountpoint}: ${trouble}`, { error: crash });
+      return 1;
+    }
+    return outcome.exitCode;
+  }
+
+  private printCounters(): void {
+    const report = new Counters(this.counterMemory).report();
+    const text =
+      this.options.logFormat === "json"
+        ? `${JSON.stringify({ time: new Date().toISOString(), level: "info", msg: "requests", requests: report })}\n`
+        : formatCounters(report);
+    try {
+      writeSync(this.logFd, text);
+    } catch {
+      // A log that cannot be written must not end the mount.
+    }
+  }
+}

@@ -1,0 +1,18 @@
+// Messages from the worker that serves to the main thread, and what the worker is started with.
+import type { SessionEnd } from "../fuse/session.js";
+import type { MountOptions } from "./options.js";
+
+export interface WorkerData {
+  readonly options: MountOptions;
+  readonly counters: SharedArrayBuffer;
+  readonly logFd: number;
+}
+
+export type WorkerMessage =
+  /** mount(2) has worked; `fd` is the FUSE descriptor, for the case that the worker ends without closing it. */
+  | { readonly kind: "mounted"; readonly fd: number; readonly mountpoint: string }
+  /** The kernel has accepted the connection. */
+  | { readonly kind: "ready" }
+  /** Nothing is mounted. `reason` is one line. */
+  | { readonly kind: "refused"; readonly reason: string }
+  | { readonly kind: "ended"; readonly end: SessionEnd };

@@ -1,0 +1,41 @@
+// Entry of a helper thread: does what may block, one task after another, and answers the kernel itself.
+// Never: an exception out of a task; a task without its answer. The order of the last two steps matters: the result is
+// posted before the session's thread is woken, so a wake-up is never early.
+import { workerData } from "node:worker_threads";
+import { Errno } from "../base/errno.js";
+import { signalEventFd } from "../sys/poll.js";
+import { type HelperData, runJob, type Task, type TaskDone } from "./job.js";
+import { createNotifier } from "./notify.js";
+import type { Job, Status } from "./operations.js";
+
+const { fd, wakeFd, port } = workerData as HelperData;
+const notifier = createNotifier(fd);
+
+function attempt(job: Job): Status {
+  try {
+    return runJob(job);
+  } catch {
+    return -Errno.EIO;
+  }
+}
+
+port.on("message", (task: Task) => {
+  switch (task.kind) {
+    case "job": {
+      const status = attempt(task.job);
+      if (task.unique !== 0) notifier.reply(task.unique, status);
+      port.postMessage({ id: task.id, status } satisfies TaskDone);
+      if (task.unique === 0) signalEventFd(wakeFd);
+      break;
+    }
+    case "invalidateInode":
+      notifier.invalidateInode(task.nodeid, task.offset, task.length);
+      break;
+    case "invalidateEntry":
+      notifier.invalidateEntry(task.parent, task.name);
+      break;
+    case "stop":
+      port.close();
+      break;
+  }
+});

@@ -1,0 +1,94 @@
+// What helper threads do, and the messages between them and the session's thread.
+import type { MessagePort } from "node:worker_threads";
+import { Errno } from "../base/errno.js";
+import { copyRange, fallocateFd, fdatasyncFd, fsyncFd, pread, pwrite, syncFs } from "../sys/files.js";
+import { allocatePages, type Region } from "../sys/memory.js";
+import type { Job, Status } from "./operations.js";
+
+/** Session to helper. */
+export type Task =
+  /** Run a job; then reply to `unique` when that is not 0. */
+  | { readonly kind: "job"; readonly id: number; readonly job: Job; readonly unique: number }
+  | {
+      readonly kind: "invalidateInode";
+      readonly nodeid: number;
+      readonly offset: number;
+      readonly length: number;
+    }
+  | { readonly kind: "invalidateEntry"; readonly parent: number; readonly name: Uint8Array }
+  | { readonly kind: "stop" };
+
+/** Helper to session. */
+export interface TaskDone {
+  readonly id: number;
+  readonly status: Status;
+}
+
+/** What a helper thread is started with. */
+export interface HelperData {
+  /** The FUSE descriptor. */
+  readonly fd: number;
+  /** The eventfd that wakes the session's thread. */
+  readonly wakeFd: number;
+  /** Takes {@link Task}s, gives {@link TaskDone}s. */
+  readonly port: MessagePort;
+}
+
+const COPY_CHUNK = 1 << 20;
+let copyBuffer: Region | undefined;
+
+/** Runs a job to its end in the calling thread. 0 or a negative errno. */
+export function runJob(job: Job): Status {
+  switch (job.kind) {
+    case "fsync":
+      return retry(() => (job.dataOnly ? fdatasyncFd(job.fd) : fsyncFd(job.fd)));
+    case "syncfs":
+      return retry(() => syncFs(job.fd));
+    case "fallocate":
+      return retry(() => fallocateFd(job.fd, job.mode, job.offset, job.length));
+    case "copy": {
+      for (let i = 0; i + 2 < job.ranges.length; i += 3) {
+        const [from, to, length] = job.ranges.slice(i, i + 3) as [number, number, number];
+        const status = copyAll(job.from, from, job.to, to, length);
+        if (status < 0) return status;
+      }
+      return job.sync ? retry(() => fsyncFd(job.to)) : 0;
+    }
+  }
+}
+
+function retry(call: () => number): Status {
+  for (;;) {
+    const result = call();
+    if (result !== -Errno.EINTR) return Math.min(result, 0);
+  }
+}
+
+/** A source that ends before the range does is EIO: what should be there is gone. */
+function copyAll(from: number, fromOffset: number, to: number, toOffset: number, length: number): Status {
+  for (let done = 0; done < length; ) {
+    const chunk = Math.min(length - done, 1 << 30);
+    let copied = copyRange(from, fromOffset + done, to, toOffset + done, chunk);
+    // Filesystems that cannot copy among themselves say so in many ways; reading and writing finds real errors again.
+    if (copied < 0 && copied !== -Errno.EINTR) {
+      copied = copyByHand(from, fromOffset + done, to, toOffset + done, chunk);
+    }
+    if (copied === -Errno.EINTR) continue;
+    if (copied < 0) return copied;
+    if (copied === 0) return -Errno.EIO;
+    done += copied;
+  }
+  return 0;
+}
+
+function copyByHand(from: number, fromOffset: number, to: number, toOffset: number, length: number): number {
+  copyBuffer ??= allocatePages(COPY_CHUNK);
+  const { address } = copyBuffer;
+  const got = pread(from, address, Math.min(length, COPY_CHUNK), fromOffset);
+  for (let done = 0; done < got; ) {
+    const put = pwrite(to, address + done, got - done, toOffset + done);
+    if (put < 0) return put;
+    done += put;
+  }
+  return got;
+}

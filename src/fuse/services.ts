@@ -1,0 +1,190 @@
+// Replies that come later: requests handed to helper threads, and requests that wait for such work and are then served
+// again from their start.
+// Invariants: a suspended request is kept as a copy of its message; requests on one key are served again in the order
+// they came; a completion is taken only between two requests, in the session's thread.
+// The loop learns of completions through an eventfd. It polls that beside the device only while a suspended request
+// exists, so all other traffic pays nothing, and nothing is lost: the eventfd stays readable until it is cleared, and it
+// is cleared before the results are taken.
+import { Errno } from "../base/errno.js";
+import type { Logger } from "../base/log.js";
+import { closeFd } from "../sys/files.js";
+import { clearEventFd, createEventFd, signalEventFd } from "../sys/poll.js";
+import { HelperPool } from "./helpers.js";
+import { runJob, type TaskDone } from "./job.js";
+import { createNotifier, type Notifier } from "./notify.js";
+import { type Job, type Request, type Services, type Status, SUSPENDED } from "./operations.js";
+import type { Exchange } from "./wire.js";
+
+const JOB_THREADS = 4;
+/** How long the end of a session waits for work under way, in milliseconds. */
+const DRAIN_LIMIT = 30_000;
+/** Longest name of an invalidation (FUSE_NAME_MAX before Linux 6.13). */
+const NAME_LIMIT = 1024;
+
+interface Saved {
+  readonly unique: number;
+  readonly message: Uint8Array;
+}
+
+/** One job that holds a key, and the requests to serve again after it, the one that started it first. */
+interface Held {
+  readonly key: number;
+  readonly done: (status: Status) => void;
+  readonly waiting: Saved[];
+}
+
+export class DeferredServices implements Services {
+  /** Readable when results are to be taken. */
+  readonly wakeFd: number = createEventFd();
+  private readonly x: Exchange;
+  private readonly log: Logger;
+  private readonly jobs: HelperPool;
+  /** Apart from the jobs: an invalidation may wait for a request that waits for a job. */
+  private readonly notifications: HelperPool;
+  private readonly notifier: Notifier;
+  private readonly byKey = new Map<number, Held>();
+  private readonly byId = new Map<number, Held>();
+  /** Requests that a helper will answer, by job. */
+  private readonly offloaded = new Map<number, number>();
+  /** Jobs that have ended and whose requests have not been served again. */
+  private readonly ended: TaskDone[] = [];
+  /** Requests that have no reply yet, true once interrupted. */
+  private readonly open = new Map<number, boolean>();
+  /** Whether the request being served has been taken for later. */
+  private kept = false;
+  private nextId = 1;
+
+  constructor(x: Exchange, fd: number, log: Logger) {
+    this.x = x;
+    this.log = log;
+    this.jobs = new HelperPool(JOB_THREADS, fd, this.wakeFd, log);
+    this.notifications = new HelperPool(1, fd, this.wakeFd, log);
+    this.notifier = createNotifier(fd);
+  }
+
+  /** Whether a suspended request waits, so that the loop must poll {@link wakeFd}. */
+  get waiting(): boolean {
+    return this.byKey.size > 0;
+  }
+
+  offload(q: Request, job: Job): Status {
+    this.take();
+    const id = this.nextId++;
+    if (!this.jobs.post({ kind: "job", id, job, unique: q.unique })) return runJob(job);
+    this.offloaded.set(id, q.unique);
+    this.keepOpen(q);
+    return SUSPENDED;
+  }
+
+  suspend(q: Request, key: number, job: Job, done: (status: Status) => void): Status {
+    const holder = this.byKey.get(key);
+    if (holder !== undefined) return this.enqueue(q, holder);
+    const id = this.nextId++;
+    const held: Held = { key, done, waiting: [] };
+    this.byKey.set(key, held);
+    this.byId.set(id, held);
+    if (!this.jobs.post({ kind: "job", id, job, unique: 0 })) {
+      this.ended.push({ id, status: runJob(job) });
+      signalEventFd(this.wakeFd);
+    }
+    return this.enqueue(q, held);
+  }
+
+  suspendBehind(q: Request, key: number): Status | undefined {
+    const held = this.byKey.get(key);
+    return held === undefined ? undefined : this.enqueue(q, held);
+  }
+
+  interrupted(unique: number): boolean {
+    return this.open.get(unique) === true;
+  }
+
+  invalidateInode(nodeid: number, offset: number, length: number): Status {
+    if (offset < 0) return this.notifier.invalidateInode(nodeid, -1, 0);
+    return this.notifications.post({ kind: "invalidateInode", nodeid, offset, length }) ? 0 : -Errno.EAGAIN;
+  }
+
+  invalidateEntry(parent: number, name: Uint8Array): Status {
+    if (name.length === 0 || name.length > NAME_LIMIT) return -Errno.EINVAL;
+    const task = { kind: "invalidateEntry", parent, name: Uint8Array.from(name) } as const;
+    return this.notifications.post(task) ? 0 : -Errno.EAGAIN;
+  }
+
+  /** Records an INTERRUPT; one for a request that has been answered is of no interest. */
+  interrupt(unique: number): void {
+    this.take();
+    if (this.open.has(unique)) this.open.set(unique, true);
+  }
+
+  /** Takes the jobs that have ended, and serves again what has waited for them. Only between two requests. */
+  resume(serve: (message: Uint8Array) => void): void {
+    clearEventFd(this.wakeFd);
+    this.take();
+    for (let result = this.ended.shift(); result !== undefined; result = this.ended.shift()) {
+      const held = this.finish(result);
+      for (const saved of held?.waiting ?? []) this.serveAgain(saved, held as Held, serve);
+    }
+  }
+
+  /** Waits for the work under way and lets the threads end. Nothing is served again. */
+  close(): void {
+    const pause = new Int32Array(new SharedArrayBuffer(4));
+    const deadline = performance.now() + DRAIN_LIMIT;
+    for (this.take(); this.jobs.running > 0 && performance.now() < deadline; this.take()) {
+      Atomics.wait(pause, 0, 0, 2);
+    }
+    for (const result of this.ended) this.finish(result);
+    this.jobs.stop();
+    this.notifications.stop();
+    if (this.jobs.running > 0)
+      this.log.error("gave up waiting for work under way", { jobs: this.jobs.running });
+    else closeFd(this.wakeFd);
+  }
+
+  private enqueue(q: Request, held: Held): Status {
+    held.waiting.push({ unique: q.unique, message: this.x.save() });
+    this.keepOpen(q);
+    return SUSPENDED;
+  }
+
+  private keepOpen(q: Request): void {
+    if (!this.open.has(q.unique)) this.open.set(q.unique, false);
+    this.kept = true;
+  }
+
+  private take(): void {
+    this.jobs.take((result) => {
+      const unique = this.offloaded.get(result.id);
+      if (unique === undefined) this.ended.push(result);
+      else {
+        this.offloaded.delete(result.id);
+        this.open.delete(unique);
+      }
+    });
+  }
+
+  private finish({ id, status }: TaskDone): Held | undefined {
+    const held = this.byId.get(id);
+    if (held === undefined) return undefined;
+    this.byId.delete(id);
+    this.byKey.delete(held.key);
+    try {
+      held.done(status);
+    } catch (error) {
+      this.log.error("unexpected error after a job", { error });
+    }
+    return held;
+  }
+
+  private serveAgain(saved: Saved, after: Held, serve: (message: Uint8Array) => void): void {
+    // One of those served before may hold the key anew: then the rest waits for that, in order.
+    const holder = this.byKey.get(after.key);
+    if (holder !== undefined) {
+      holder.waiting.push(saved);
+      return;
+    }
+    this.kept = false;
+    serve(saved.message);
+    if (!this.kept) this.open.delete(saved.unique);
+  }
+}
