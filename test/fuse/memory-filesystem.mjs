@@ -165,12 +165,12 @@ class MemoryFileSystem {
     node.size = size;
   }
 
-  create(q, name, flags, mode, umask, entry, open) {
+  create(q, name, _flags, mode, umask, entry, open) {
     const status = this.add(q, name, S_IFREG | (mode & 0o7777 & ~umask), entry);
     return status < 0 ? status : this.openNode(this.nodes.get(entry.nodeid), open);
   }
 
-  tmpfile(q, flags, mode, umask, entry, open) {
+  tmpfile(q, _flags, mode, umask, entry, open) {
     const node = this.make(S_IFREG | (mode & 0o7777 & ~umask), q.uid, q.gid);
     node.nlink = 0;
     this.give(node, entry);
@@ -309,7 +309,7 @@ class MemoryFileSystem {
     return "";
   }
 
-  release(q, fh) {
+  release(_q, fh) {
     this.handles.delete(fh);
     return 0;
   }
@@ -318,7 +318,7 @@ class MemoryFileSystem {
     return 0;
   }
 
-  read(q, fh, offset, out) {
+  read(q, _fh, offset, out) {
     const node = this.node(q);
     if (offset < 0 || offset >= node.size) {
       out.length = 0;
@@ -330,7 +330,7 @@ class MemoryFileSystem {
     return 0;
   }
 
-  write(q, fh, offset, data) {
+  write(q, _fh, offset, data) {
     const node = this.node(q);
     if (this.nameOf(node) === "refresh") return this.refresh(data);
     if (offset + data.length > node.size) this.resize(node, offset + data.length);
@@ -364,20 +364,20 @@ class MemoryFileSystem {
     return 0;
   }
 
-  fallocate(q, fh, mode, offset, length) {
+  fallocate(q, _fh, mode, offset, length) {
     const node = this.node(q);
     if (mode !== 0) return -EOPNOTSUPP;
     if (offset + length > node.size) this.resize(node, offset + length);
     return 0;
   }
 
-  lseek(q, fh, offset, whence) {
+  lseek(q, _fh, offset, whence) {
     const node = this.node(q);
     if (offset >= node.size) return -ENXIO;
     return whence === 3 ? offset : node.size;
   }
 
-  copyFileRange(q, fh, offset, toNodeid, toFh, toOffset, length) {
+  copyFileRange(q, _fh, offset, toNodeid, _toFh, toOffset, length) {
     const from = this.node(q);
     const to = this.nodes.get(toNodeid);
     const count = Math.max(0, Math.min(length, from.size - offset));
@@ -386,12 +386,12 @@ class MemoryFileSystem {
     return count;
   }
 
-  opendir(q, flags, out) {
+  opendir(_q, _flags, out) {
     out.openFlags = this.settings.cacheDirectories ? 8 | 2 : 0;
     return 0;
   }
 
-  readdir(q, fh, offset, sink) {
+  readdir(q, _fh, offset, sink) {
     const node = this.node(q);
     const parent = node.parent ?? node;
     const entries = [[".", node], ["..", parent], ...node.children];
@@ -417,7 +417,7 @@ class MemoryFileSystem {
     return 0;
   }
 
-  statfs(q, out) {
+  statfs(_q, out) {
     out.blocks = 1000;
     out.bfree = 400;
     out.bavail = 300;
