@@ -1,6 +1,7 @@
 // Makes a fresh Debian machine ready. Needs Node and npm, nothing else; plain Node, no dependencies.
 //   node scripts/setup.mjs         the npm packages of the lockfile
 //   node scripts/setup.mjs test    also what the tests use: Debian packages and the /dev/fuse node
+//   node scripts/setup.mjs demo    the same for the demo
 // A second run finds everything in place, touches nothing and needs no network. What cannot be
 // installed is named with the reason and is no failure: the tests that want it say so themselves.
 import { spawnSync } from "node:child_process";
@@ -10,13 +11,13 @@ import { fileURLToPath } from "node:url";
 const root = fileURLToPath(new URL("..", import.meta.url));
 const isRoot = process.getuid() === 0;
 
-/** Debian packages the tests use: the commands that show one is there, and what wants it. */
+/** Debian packages that are used: the commands that show one is there, what wants it, whether the demo does. */
 const packages = [
   { name: "python3", commands: ["python3"], for: "the end-to-end comparison of trees" },
-  { name: "mount", commands: ["mount", "umount"], for: "every test with a mount" },
+  { name: "mount", commands: ["mount", "umount"], for: "every test with a mount", demo: true },
   { name: "util-linux", commands: ["unshare"], for: "mounts in a user namespace" },
-  { name: "tar", commands: ["tar"], for: "layers made by GNU tar" },
-  { name: "libc-bin", commands: ["ldd"], for: "programs copied into test images" },
+  { name: "tar", commands: ["tar"], for: "layers made by GNU tar", demo: true },
+  { name: "libc-bin", commands: ["ldd"], for: "programs copied into test images", demo: true },
 ];
 
 const say = (line) => process.stderr.write(`setup: ${line}\n`);
@@ -72,7 +73,7 @@ function apt(...args) {
 const lastLine = ({ stderr, stdout, error }) =>
   error?.message ?? ((stderr || stdout || "").trim().split("\n").at(-1) || "no message");
 
-function installDebianPackages() {
+function installDebianPackages(packages) {
   const isMissing = ({ commands }) => commands.some((command) => !hasCommand(command));
   const missing = packages.filter(isMissing);
   if (missing.length === 0) return;
@@ -103,8 +104,9 @@ function makeFuseNode() {
   say(made.status === 0 ? "made /dev/fuse" : `cannot make /dev/fuse: ${lastLine(made)}`);
 }
 
+const purpose = process.argv[2];
 if (!installPackages()) process.exitCode = 1;
-else if (process.argv[2] === "test") {
-  installDebianPackages();
+else if (purpose === "test" || purpose === "demo") {
+  installDebianPackages(packages.filter(({ demo }) => demo || purpose === "test"));
   makeFuseNode();
 }
