@@ -1,0 +1,301 @@
+// An image from source to folder: `<diffID hex>.imgfs` for each layer, `index.imgfs`, and `config.json` as it came.
+// Invariants: nothing gets its name before every layer has been converted and checked and the index is made; the
+// index is named last; a build that fails leaves the folder as it found it. The files depend on the image only, not
+// on the number of jobs, the clock or the machine.
+import { existsSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { join } from "node:path";
+import { type Digest, digestHex, sha256 } from "../base/digest.js";
+import { Image } from "../imgfs/image.js";
+import { mergeLayers } from "../imgfs/merge.js";
+import type { LayerSummary } from "../imgfs/writer.js";
+import { makeConfig } from "../oci/config.js";
+import { openSource } from "../oci/open.js";
+import type { ImageSource, LayerSource } from "../oci/source.js";
+import type { ConvertedLayer } from "./layer.js";
+import { convertAll } from "./pool.js";
+import { Staging } from "./staging.js";
+
+const indexName = "index.imgfs";
+const configName = "config.json";
+
+/** Workers unless the caller says otherwise: each one has a V8 heap and buffers of some 30 MB. */
+const maxDefaultJobs = 8;
+
+export interface BuildOptions {
+  /** Layers converted at the same time; the number of cores, at most 8, unless given. */
+  readonly jobs?: number | undefined;
+  /** `os/arch[/variant]`; this machine's unless given. */
+  readonly platform?: string | undefined;
+  readonly onEvent?: ((event: BuildEvent) => void) | undefined;
+  /** Ends the build; nothing is left behind and the promise rejects with the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** What happens during a build. `layer` counts from 0, the lowest; `size` and `done` are bytes in the source. */
+export type BuildEvent =
+  | {
+      readonly type: "start";
+      readonly layers: readonly { readonly digest: Digest | undefined; readonly size: number }[];
+    }
+  | { readonly type: "layer-start"; readonly layer: number; readonly size: number }
+  | { readonly type: "layer-progress"; readonly layer: number; readonly done: number; readonly size: number }
+  | { readonly type: "layer-done"; readonly layer: number; readonly result: BuiltLayer }
+  | { readonly type: "merge"; readonly layers: number }
+  | { readonly type: "done"; readonly result: BuildResult };
+
+/** One layer of the result. Numbers of `summary` are those of the blob. */
+export interface BuiltLayer {
+  readonly diffId: Digest;
+  /** Digest in the source, as the manifest has it or as the bytes are; undefined when a blob was reused unread. */
+  readonly digest: Digest | undefined;
+  readonly mediaType: string;
+  /** What the bytes showed: none, gzip; undefined when a blob was reused unread. */
+  readonly compression: string | undefined;
+  /** The blob. */
+  readonly path: string;
+  /** The blob was there already. */
+  readonly reused: boolean;
+  /** Bytes in the source. */
+  readonly size: number;
+  readonly summary: BlobSummary;
+  /** Time of the conversion; 0 for a blob that was reused. */
+  readonly milliseconds: number;
+}
+
+export type BlobSummary = Omit<LayerSummary, "contents">;
+
+export interface BuildResult {
+  /** Path of the index. */
+  readonly index: string;
+  readonly rootDigest: Digest;
+  readonly treeRoot: Digest;
+  /** Path of the config, and its digest. */
+  readonly config: string;
+  readonly configDigest: Digest;
+  readonly platform: string;
+  /** Lowest first; a layer that occurs twice in the image is listed twice. */
+  readonly layers: readonly BuiltLayer[];
+  /** Of the merged tree. */
+  readonly entries: number;
+  readonly inodes: number;
+  /** Sum of file sizes of the merged tree, each inode once. */
+  readonly logicalBytes: number;
+  readonly milliseconds: number;
+}
+
+/**
+ * Builds the image `source` (a reference, see oci/reference.ts) into the folder `dest`, which is made if needed.
+ * Throws one-line Errors, outer to inner, that name the object: `layer 2 (sha256:ab12…): entry a/b: …`.
+ */
+export async function buildImage(
+  source: string,
+  dest: string,
+  options: BuildOptions = {},
+): Promise<BuildResult> {
+  const start = performance.now();
+  const { jobs, platform, onEvent = () => {}, signal } = options;
+  if (jobs !== undefined && !(Number.isInteger(jobs) && jobs > 0))
+    throw new Error(`not a number of jobs: ${jobs}`);
+  signal?.throwIfAborted();
+  const image = await openSource(source, { platform });
+  onEvent({ type: "start", layers: image.layers.map(({ digest, bytes }) => ({ digest, size: bytes.size })) });
+  const staging = new Staging(dest);
+  try {
+    const layers = await convertLayers(
+      image,
+      staging,
+      jobs ?? Math.min(availableParallelism(), maxDefaultJobs),
+      {
+        onEvent,
+        signal,
+      },
+    );
+    signal?.throwIfAborted();
+    onEvent({ type: "merge", layers: layers.length });
+    const config =
+      image.config ??
+      makeConfig(
+        image.platform,
+        layers.map((layer) => layer.diffId),
+      );
+    staging.write(indexName, mergeIndex(layers.map((layer) => layer.current)));
+    staging.write(configName, config);
+    const merged = indexNumbers(staging.pathOf(indexName), staging.folder);
+    const built = publishLayers(layers, staging);
+    const configPath = staging.publish(configName);
+    const index = staging.publish(indexName);
+    staging.sync();
+    const result: BuildResult = {
+      index,
+      ...merged,
+      config: configPath,
+      configDigest: sha256(config),
+      platform: image.platform,
+      layers: built,
+      milliseconds: performance.now() - start,
+    };
+    onEvent({ type: "done", result });
+    return result;
+  } finally {
+    staging.discard();
+  }
+}
+
+/** A layer of the image and the file that holds its blob for now. */
+type StagedLayer = BuiltLayer & { readonly current: string; readonly staged: string | undefined };
+
+interface Hooks {
+  readonly onEvent: (event: BuildEvent) => void;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** Converts what is not there yet. A diffID that occurs twice is converted once. */
+async function convertLayers(
+  image: ImageSource,
+  staging: Staging,
+  jobs: number,
+  { onEvent, signal }: Hooks,
+): Promise<StagedLayer[]> {
+  const staged: (StagedLayer | undefined)[] = image.layers.map((layer) => reusable(layer, staging));
+  staged.forEach((result, layer) => {
+    if (result !== undefined) onEvent({ type: "layer-done", layer, result });
+  });
+  const firstOf = new Map<Digest, number>();
+  const todo: number[] = [];
+  image.layers.forEach((layer, i) => {
+    if (staged[i] !== undefined || (layer.diffId !== undefined && firstOf.has(layer.diffId))) return;
+    if (layer.diffId !== undefined) firstOf.set(layer.diffId, i);
+    todo.push(i);
+  });
+  const layerAt = (task: number): LayerSource => image.layers[todo[task] as number] as LayerSource;
+  const name = (task: number): string => `layer-${todo[task]}`;
+  const tasks = todo.map((_, task) => ({ source: layerAt(task), target: staging.temporary(name(task)) }));
+  const fault = (task: number, message: string): Error => {
+    const id = layerAt(task).digest ?? layerAt(task).diffId;
+    return new Error(`layer ${(todo[task] as number) + 1}${id === undefined ? "" : ` (${id})`}: ${message}`);
+  };
+  await convertAll(tasks, fault, {
+    jobs,
+    signal,
+    onStart: (task) =>
+      onEvent({ type: "layer-start", layer: todo[task] as number, size: layerAt(task).bytes.size }),
+    onProgress: (task, done) =>
+      onEvent({ type: "layer-progress", layer: todo[task] as number, done, size: layerAt(task).bytes.size }),
+    onDone: (task, converted) => {
+      const layer = todo[task] as number;
+      const result = stagedLayer(layerAt(task), converted, staging, name(task));
+      staged[layer] = result;
+      onEvent({ type: "layer-done", layer, result });
+    },
+  });
+  return image.layers.map((layer, i) => {
+    const result = staged[i] ?? staged[firstOf.get(layer.diffId as Digest) as number];
+    return result as StagedLayer;
+  });
+}
+
+function blobName(diffId: Digest): string {
+  return `${digestHex(diffId)}.imgfs`;
+}
+
+/** The blob of an earlier build when there is a sound one: its header and page digests are read, not its data. */
+function reusable(layer: LayerSource, staging: Staging): StagedLayer | undefined {
+  const { diffId } = layer;
+  if (diffId === undefined) return undefined;
+  const path = join(staging.folder, blobName(diffId));
+  if (!existsSync(path)) return undefined;
+  let blob: Image;
+  try {
+    blob = Image.open(path);
+  } catch {
+    return undefined;
+  }
+  try {
+    if (blob.kind !== "layer" || blob.source !== diffId) return undefined;
+    return {
+      diffId,
+      digest: layer.digest,
+      mediaType: layer.mediaType,
+      compression: undefined,
+      path,
+      current: path,
+      staged: undefined,
+      reused: true,
+      size: layer.bytes.size,
+      summary: summaryOf(blob),
+      milliseconds: 0,
+    };
+  } finally {
+    blob.close();
+  }
+}
+
+function stagedLayer(
+  layer: LayerSource,
+  converted: ConvertedLayer,
+  staging: Staging,
+  name: string,
+): StagedLayer {
+  const { diffId, digest, compression, summary, milliseconds } = converted;
+  return {
+    diffId,
+    digest,
+    mediaType: layer.mediaType,
+    compression,
+    path: join(staging.folder, blobName(diffId)),
+    current: staging.pathOf(name),
+    staged: name,
+    reused: false,
+    size: layer.bytes.size,
+    summary,
+    milliseconds,
+  };
+}
+
+function summaryOf(blob: Image): BlobSummary {
+  return {
+    rootDigest: blob.rootDigest,
+    treeRoot: blob.treeRoot,
+    inodes: blob.inodeCount,
+    entries: blob.entryTotal,
+    fileSize: blob.fileSize,
+    logicalBytes: blob.logicalBytes,
+    uniqueBytes: blob.uniqueBytes,
+  };
+}
+
+function mergeIndex(paths: readonly string[]): Uint8Array {
+  const blobs: Image[] = [];
+  try {
+    for (const path of paths) blobs.push(Image.open(path));
+    return mergeLayers(blobs);
+  } finally {
+    for (const blob of blobs) blob.close();
+  }
+}
+
+function indexNumbers(
+  path: string,
+  blobDirectory: string,
+): Pick<BuildResult, "rootDigest" | "treeRoot" | "entries" | "inodes" | "logicalBytes"> {
+  const index = Image.open(path, { blobDirectory });
+  try {
+    const { rootDigest, treeRoot, entryTotal, inodeCount, logicalBytes } = index;
+    return { rootDigest, treeRoot, entries: entryTotal, inodes: inodeCount, logicalBytes };
+  } finally {
+    index.close();
+  }
+}
+
+/** Names the blobs, each once however often its layer occurs. */
+function publishLayers(layers: readonly StagedLayer[], staging: Staging): BuiltLayer[] {
+  const done = new Set<string>();
+  return layers.map(({ current: _, staged, ...layer }) => {
+    if (staged !== undefined && !done.has(staged)) {
+      staging.publish(staged, blobName(layer.diffId));
+      done.add(staged);
+    }
+    return layer;
+  });
+}

@@ -1,0 +1,174 @@
+// One layer from source to blob, in one pass over its bytes: read, hash, inflate, hash, take apart, store. Runs in a
+// worker thread or in process; memory does not depend on the layer's size, only on its number of entries.
+// Invariant: the blob is finished only after size, digest and diffID have been found right.
+import { createHash } from "node:crypto";
+import { closeSync, openSync, readSync } from "node:fs";
+import { displayName } from "../base/bytes.js";
+import { type Digest, digestOf } from "../base/digest.js";
+import type { FileInode } from "../imgfs/tree.js";
+import { type LayerSummary, LayerWriter } from "../imgfs/writer.js";
+import type { LayerSource } from "../oci/source.js";
+import { compressionOf } from "./compression.js";
+import { LayerTree } from "./layer-tree.js";
+import type { TarMember } from "./tar/member.js";
+import { type TarHandler, TarReader } from "./tar/reader.js";
+
+/** What a worker is asked to do; plain data. */
+export interface LayerTask {
+  readonly source: LayerSource;
+  /** Path of the blob to create; must not exist. Removed again when the conversion fails. */
+  readonly target: string;
+}
+
+/** What came of it; plain data. */
+export interface ConvertedLayer {
+  readonly summary: LayerSummary;
+  /** Digest of the uncompressed tar, all bytes of it. */
+  readonly diffId: Digest;
+  /** Digest of the bytes as they lie in the source. */
+  readonly digest: Digest;
+  /** `none` or the name of the compression that was found. */
+  readonly compression: string;
+  /** Bytes of the uncompressed tar. */
+  readonly tarSize: number;
+  readonly milliseconds: number;
+}
+
+const inputChunk = 1 << 20;
+
+/**
+ * Converts a layer. `onProgress` gets the number of source bytes read so far, for each piece. Throws one-line Errors
+ * that name the entry, not the layer.
+ */
+export async function convertLayer(
+  task: LayerTask,
+  onProgress: (done: number) => void = () => {},
+): Promise<ConvertedLayer> {
+  const { source, target } = task;
+  const start = performance.now();
+  const input = new Input(source, onProgress);
+  try {
+    const writer = LayerWriter.create(target);
+    try {
+      const sink = new LayerSink(writer);
+      const reader = new TarReader(sink);
+      const head = input.next();
+      const { name: compression, open } = compressionOf(head ?? new Uint8Array(0));
+      let tarSize = 0;
+      let diffId: Digest;
+      if (open === undefined) {
+        for (let chunk = head; chunk !== undefined; chunk = input.next()) {
+          tarSize += chunk.length;
+          reader.write(chunk);
+        }
+        diffId = input.finish();
+      } else {
+        const hash = createHash("sha256");
+        let first = head;
+        const next = (): Uint8Array | undefined => {
+          const chunk = first ?? input.next();
+          first = undefined;
+          return chunk;
+        };
+        for await (const chunk of open(next)) {
+          hash.update(chunk);
+          tarSize += chunk.length;
+          reader.write(chunk);
+        }
+        diffId = digestOf(hash.digest());
+      }
+      const digest = input.finish();
+      reader.finish();
+      if (source.digest !== undefined && digest !== source.digest) {
+        throw new Error(`digest mismatch: the bytes are ${digest}, expected ${source.digest}`);
+      }
+      if (source.diffId !== undefined && diffId !== source.diffId) {
+        throw new Error(`diffID mismatch: the uncompressed bytes are ${diffId}, expected ${source.diffId}`);
+      }
+      const summary = writer.finish(sink.tree.finish(), diffId);
+      return { summary, diffId, digest, compression, tarSize, milliseconds: performance.now() - start };
+    } catch (cause) {
+      writer.abort();
+      throw cause;
+    }
+  } finally {
+    input.close();
+  }
+}
+
+/** The bytes of a layer in its source, hashed as they are read. */
+class Input {
+  private readonly fd: number;
+  private readonly hash = createHash("sha256");
+  private readonly source: LayerSource;
+  private readonly onProgress: (done: number) => void;
+  private done = 0;
+  private digest: Digest | undefined;
+
+  constructor(source: LayerSource, onProgress: (done: number) => void) {
+    this.source = source;
+    this.onProgress = onProgress;
+    this.fd = openSync(source.bytes.path, "r");
+  }
+
+  /** The next piece, in memory of its own. Throws when the source ends before its size. */
+  next(): Uint8Array | undefined {
+    const { offset, size } = this.source.bytes;
+    const want = Math.min(inputChunk, size - this.done);
+    if (want === 0) return undefined;
+    const buffer = Buffer.allocUnsafeSlow(want);
+    const length = readSync(this.fd, buffer, 0, want, offset + this.done);
+    if (length === 0) throw new Error(`size mismatch: ${this.done} bytes, expected ${size}`);
+    const chunk = length === want ? buffer : buffer.subarray(0, length);
+    this.hash.update(chunk);
+    this.done += length;
+    this.onProgress(this.done);
+    return chunk;
+  }
+
+  /** The digest of all bytes; what was not read yet is read now. */
+  finish(): Digest {
+    while (this.digest === undefined && this.next() !== undefined);
+    this.digest ??= digestOf(this.hash.digest());
+    return this.digest;
+  }
+
+  close(): void {
+    closeSync(this.fd);
+  }
+}
+
+/** Puts tar members into the tree and their bodies into the blob. */
+class LayerSink implements TarHandler {
+  readonly tree = new LayerTree();
+  private readonly writer: LayerWriter;
+  private file: FileInode | undefined;
+
+  constructor(writer: LayerWriter) {
+    this.writer = writer;
+  }
+
+  member(member: TarMember): void {
+    try {
+      const file = this.tree.add(member);
+      this.file = member.size === 0 ? undefined : file;
+    } catch (cause) {
+      throw new Error(`entry ${displayName(member.path)}: ${(cause as Error).message}`);
+    }
+    if (this.file !== undefined) this.writer.beginContent();
+  }
+
+  body(bytes: Uint8Array): void {
+    if (this.file !== undefined) this.writer.append(bytes);
+  }
+
+  hole(length: number): void {
+    if (this.file !== undefined) this.writer.appendHole(length);
+  }
+
+  end(): void {
+    if (this.file === undefined) return;
+    this.file.content = this.writer.endContent();
+    this.file = undefined;
+  }
+}
