@@ -1,0 +1,47 @@
+// The `build` command.
+import { type BuildResult, buildImage } from "../builder/image.js";
+import { ExitCode, Failure } from "./failure.js";
+import { formatBytes, plural, printResult } from "./output.js";
+import { createProgress, type ProgressKind } from "./progress.js";
+
+interface BuildCommandOptions {
+  readonly jobs?: number;
+  readonly platform?: string;
+  readonly progress: ProgressKind;
+  readonly json?: boolean;
+}
+
+export async function build(source: string, dest: string, options: BuildCommandOptions): Promise<void> {
+  const progress = createProgress(options.progress, process.stderr);
+  const abort = new AbortController();
+  let signal: NodeJS.Signals | undefined;
+  const onSignal = (received: NodeJS.Signals): void => {
+    signal = received;
+    abort.abort();
+  };
+  process.once("SIGINT", onSignal).once("SIGTERM", onSignal).once("SIGHUP", onSignal);
+  try {
+    const result = await buildImage(source, dest, {
+      ...(options.jobs === undefined ? {} : { jobs: options.jobs }),
+      ...(options.platform === undefined ? {} : { platform: options.platform }),
+      onEvent: progress.update,
+      signal: abort.signal,
+    });
+    progress.end();
+    printResult(result, options.json === true, summary);
+  } catch (cause) {
+    progress.end();
+    if (signal === undefined) throw new Failure(ExitCode.failure, `build ${source}`, { cause });
+    throw new Failure(
+      signal === "SIGINT" ? ExitCode.interrupted : ExitCode.terminated,
+      `build ${source}: stopped by ${signal}, nothing was left behind`,
+    );
+  }
+}
+
+function summary(result: BuildResult): string {
+  const reused = result.layers.filter((layer) => layer.reused).length;
+  const stored = result.layers.reduce((sum, layer) => sum + layer.fileSize, 0);
+  const from = reused === 0 ? "" : ` (${reused} already there)`;
+  return `${result.index}: ${plural(result.layers.length, "layer")}${from}, ${plural(result.entries, "entry", "entries")}, ${formatBytes(stored)}\n`;
+}

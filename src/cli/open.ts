@@ -1,0 +1,29 @@
+// Opens the image a user named, for the commands that read one.
+import { Image } from "../imgfs/image.js";
+import { imageFile } from "../imgfs/names.js";
+import { ExitCode, Failure } from "./failure.js";
+
+/** The file behind an IMAGE argument. Fails with exit code 10 when there is none. */
+export function findImage(path: string): string {
+  try {
+    return imageFile(path);
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== "ENOENT") throw cause;
+    throw new Failure(ExitCode.notFound, `${path}: no image here`, {
+      hint: "an image is a folder that imgfs build made, or an .imgfs file",
+    });
+  }
+}
+
+/** Opens it as it is: an index, or a layer blob with its whiteouts. */
+export function openRaw(path: string): Image {
+  return Image.open(findImage(path));
+}
+
+/** Opens it as a tree: a layer blob is shown as it would be mounted alone. */
+export function openTree(path: string): Image {
+  const image = openRaw(path);
+  if (image.kind === "index") return image;
+  image.close();
+  return Image.stack([findImage(path)]);
+}
