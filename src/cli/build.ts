@@ -41,7 +41,7 @@ export async function build(source: string, dest: string, options: BuildCommandO
 
 function summary(result: BuildResult): string {
   const reused = result.layers.filter((layer) => layer.reused).length;
-  const stored = result.layers.reduce((sum, layer) => sum + layer.fileSize, 0);
+  const stored = result.layers.reduce((sum, layer) => sum + layer.summary.fileSize, 0);
   const from = reused === 0 ? "" : ` (${reused} already there)`;
   return `${result.index}: ${plural(result.layers.length, "layer")}${from}, ${plural(result.entries, "entry", "entries")}, ${formatBytes(stored)}\n`;
 }

@@ -1,7 +1,5 @@
 // The `mount` command.
-import { resolve } from "node:path";
-import { mountDetached, mountForeground } from "../daemon/mount.js";
-import type { MountOptions } from "../daemon/options.js";
+import { MountFailure, type MountOptions, mountDetached, mountForeground } from "../daemon/mount.js";
 import { ExitCode, Failure } from "./failure.js";
 import type { GlobalOptions } from "./main.js";
 import { findImage } from "./open.js";
@@ -25,28 +23,29 @@ export async function mount(paths: readonly string[], options: MountCommandOptio
     throw new Failure(ExitCode.usage, "mount: --work needs --upper");
   }
   for (const source of sources) findImage(source);
+  const request = mountOptions(sources, mountpoint, options);
   try {
-    const request = mountOptions(sources, mountpoint, options);
     if (options.foreground !== true) await mountDetached(request);
     else process.exitCode = await mountForeground(request);
   } catch (cause) {
-    throw new Failure(ExitCode.mount, `mount ${mountpoint}`, { cause });
+    if (!(cause instanceof MountFailure)) throw cause;
+    throw new Failure(cause.exitCode, cause.message);
   }
 }
 
-/** The daemon runs in `/`: every path it gets is absolute. */
 function mountOptions(
   sources: readonly string[],
   mountpoint: string,
   options: MountCommandOptions,
 ): MountOptions {
+  const { upper, work, pidFile, log } = options;
   return {
-    sources: sources.map((source) => resolve(source)),
-    mountpoint: resolve(mountpoint),
-    ...(options.upper === undefined ? {} : { upper: resolve(options.upper) }),
-    ...(options.work === undefined ? {} : { work: resolve(options.work) }),
-    ...(options.pidFile === undefined ? {} : { pidFile: resolve(options.pidFile) }),
-    ...(options.log === undefined ? {} : { logFile: resolve(options.log) }),
+    sources,
+    mountpoint,
+    ...(upper === undefined ? {} : { upper }),
+    ...(work === undefined ? {} : { work }),
+    ...(pidFile === undefined ? {} : { pidFile }),
+    ...(log === undefined ? {} : { logFile: log }),
     devices: options.devices === true,
     statsOnExit: options.statsOnExit === true,
     logLevel: options.debug === true ? "debug" : options.logLevel,

@@ -1,6 +1,7 @@
 // Opens the image a user named, for the commands that read one.
-import { Image } from "../imgfs/image.js";
+
 import { imageFile } from "../imgfs/folder.js";
+import { Image } from "../imgfs/image.js";
 import { ExitCode, Failure } from "./failure.js";
 
 /** The file behind an IMAGE argument. Fails with exit code 10 when there is none. */
