@@ -62,6 +62,8 @@ export const S_IFBLK = 0o060000;
 export const S_IFDIR = 0o040000;
 export const S_IFCHR = 0o020000;
 export const S_IFIFO = 0o010000;
+export const S_ISUID = 0o4000;
+export const S_ISGID = 0o2000;
 
 /** Device numbers in the kernel's 32-bit encoding: 12 bits of major, 20 of minor. */
 export function makeDevice(major: number, minor: number): number {

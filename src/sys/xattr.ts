@@ -1,7 +1,7 @@
 // Extended attributes by descriptor, or by directory descriptor and name (symlinks and devices included).
 // Results are byte counts or 0, or a negative errno.
 import { bind } from "./libc.js";
-import { pathArgument } from "./memory.js";
+import { allocatePages, pathArgument } from "./memory.js";
 
 const c = {
   fget: bind<[number, number, number, number]>("fgetxattr", "int64_t", [
@@ -42,6 +42,48 @@ export const XATTR_REPLACE = 2;
 export const XATTR_NAME_MAX = 255;
 export const XATTR_SIZE_MAX = 65536;
 export const XATTR_LIST_MAX = 65536;
+
+const scratch = allocatePages(XATTR_SIZE_MAX);
+
+function copied(length: number): Buffer | number {
+  return length < 0 ? length : Buffer.from(scratch.bytes.subarray(0, length));
+}
+
+/** The value as bytes of its own, or a negative errno. */
+export function readXattrFd(fd: number, name: Uint8Array): Buffer | number {
+  return copied(getXattrFd(fd, name, scratch.address, scratch.length));
+}
+
+/** The value as bytes of its own, or a negative errno. */
+export function readXattrAt(dirfd: number, file: Uint8Array, name: Uint8Array): Buffer | number {
+  return copied(getXattrAt(dirfd, file, name, scratch.address, scratch.length));
+}
+
+export function writeXattrFd(fd: number, name: Uint8Array, value: Uint8Array, flags = 0): number {
+  scratch.bytes.set(value);
+  return setXattrFd(fd, name, scratch.address, value.length, flags);
+}
+
+export function writeXattrAt(
+  dirfd: number,
+  file: Uint8Array,
+  name: Uint8Array,
+  value: Uint8Array,
+  flags = 0,
+): number {
+  scratch.bytes.set(value);
+  return setXattrAt(dirfd, file, name, scratch.address, value.length, flags);
+}
+
+/** The names, each followed by a NUL, or a negative errno. */
+export function readXattrNamesFd(fd: number): Buffer | number {
+  return copied(listXattrFd(fd, scratch.address, scratch.length));
+}
+
+/** The names, each followed by a NUL, or a negative errno. */
+export function readXattrNamesAt(dirfd: number, file: Uint8Array): Buffer | number {
+  return copied(listXattrAt(dirfd, file, scratch.address, scratch.length));
+}
 
 /** `length` 0 asks only for the size. */
 export function getXattrFd(fd: number, name: Uint8Array, address: number, length: number): number {

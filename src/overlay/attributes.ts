@@ -1,0 +1,76 @@
+// What stat says of an inode: from the image for what is only there, from the backing object otherwise, with the
+// identity and the link count of the merged view.
+// Invariant: reads never change a time.
+import type { Attr, AttrReply, Request, Status } from "../fuse/operations.js";
+import { S_IFDIR, type Stat } from "../sys/stat.js";
+import { statBacking } from "./backing-metadata.js";
+import { countSubdirectories } from "./directory-names.js";
+import { lowerNamesLeft } from "./hard-links.js";
+import type { DirectoryPart, Node } from "./inode-table.js";
+import type { OverlayState } from "./state.js";
+
+/** FUSE GETATTR. */
+export function getattr(m: OverlayState, q: Request, out: AttrReply): Status {
+  m.fds.trim();
+  return fillAttr(m, q.nodeid, out);
+}
+
+/** Fills the attributes of a nodeid. */
+export function fillAttr(m: OverlayState, id: number, out: AttrReply): Status {
+  out.attrTimeout = Infinity;
+  const node = m.inodes.get(id);
+  if (node !== undefined) return fillNodeAttr(m, node, out.attr);
+  fillLowerAttr(m, id - 1, out.attr);
+  return 0;
+}
+
+/** Attributes of an object that is in the image only. */
+export function fillLowerAttr(m: OverlayState, row: number, attr: Attr): void {
+  m.lower.fillAttr(row, attr);
+  if (m.upper !== undefined && attr.nlink > 1 && !m.lower.isDirectory(row)) {
+    attr.nlink = lowerNamesLeft(m, row);
+  }
+}
+
+/** Attributes of an object with a record. 0 or a negative errno. */
+export function fillNodeAttr(m: OverlayState, node: Node, attr: Attr): Status {
+  if (node.backing === 0) {
+    m.lower.fillAttr(node.row, attr);
+    if (node.removed) attr.nlink = 0;
+    return 0;
+  }
+  const { stat } = m;
+  const result = statBacking(m.fds, node, stat);
+  if (result < 0) return result;
+  fillFromStat(m, node, stat, attr);
+  return 0;
+}
+
+/** Attributes of an object whose backing object has just been looked at. */
+export function fillFromStat(m: OverlayState, node: Node, stat: Stat, attr: Attr): void {
+  attr.ino = node.ino;
+  attr.size = stat.size;
+  attr.blocks = stat.blocks;
+  attr.mode = stat.mode;
+  attr.uid = stat.uid;
+  attr.gid = stat.gid;
+  attr.rdev = stat.rdev;
+  attr.blksize = stat.blksize;
+  attr.atimeSec = stat.atimeSec;
+  attr.atimeNsec = stat.atimeNsec;
+  attr.mtimeSec = stat.mtimeSec;
+  attr.mtimeNsec = stat.mtimeNsec;
+  attr.ctimeSec = stat.ctimeSec;
+  attr.ctimeNsec = stat.ctimeNsec;
+  attr.nlink = linkCount(m, node, stat.nlink);
+}
+
+/** Names in the merged view. `links` is the backing object's own count. */
+export function linkCount(m: OverlayState, node: Node, links: number): number {
+  if (node.removed) return 0;
+  if (node.type === S_IFDIR) {
+    // A purely upper directory is counted by its filesystem, which may keep no count (1).
+    return (node.directory as DirectoryPart).lowerRow < 0 ? links : 2 + countSubdirectories(m, node);
+  }
+  return node.indexed ? links - 1 + lowerNamesLeft(m, node.row) : links;
+}

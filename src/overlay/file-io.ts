@@ -1,0 +1,206 @@
+// Open files. I/O goes by inode, never by what was true when the file was opened: a descriptor from before a copy-up
+// reads what is written after it. fh says only whether the open is counted on the inode's record.
+// Invariants: one backing descriptor per inode; an inode with no name left keeps its descriptor until nobody knows it.
+import { Errno } from "../base/errno.js";
+import { FOPEN_KEEP_CACHE } from "../fuse/abi.js";
+import type { DataIn, DataOut, Open, Request, Status } from "../fuse/operations.js";
+import {
+  chmodFd,
+  copyRange,
+  fallocateFd,
+  fdatasyncFd,
+  fsyncFd,
+  O_ACCMODE,
+  O_RDONLY,
+  O_TRUNC,
+  pread,
+  pwrite,
+  seekFd,
+  syncFs,
+  truncateFd,
+} from "../sys/files.js";
+import { S_ISGID, S_ISUID, statFd } from "../sys/stat.js";
+
+import { writeAll } from "./copy-data.js";
+import { copyUp } from "./copy-up.js";
+import type { Node } from "./inode-table.js";
+import { type OverlayState, recordOf, writable } from "./state.js";
+
+const S_IXGRP = 0o010;
+
+/** Handle of an open that is counted on a record; 0 for one of a file that was in the image only. */
+const COUNTED = 1;
+
+/** FUSE OPEN. */
+export function open(m: OverlayState, q: Request, flags: number, killSuidgid: boolean, out: Open): Status {
+  const writes = (flags & O_ACCMODE) !== O_RDONLY || (flags & O_TRUNC) !== 0;
+  out.fh = 0;
+  // This mount makes every change, so what the kernel has of a file is always what it holds.
+  out.openFlags = FOPEN_KEEP_CACHE;
+  if (writes) {
+    const truncates = (flags & O_TRUNC) !== 0;
+    const copied = copyUp(writable(m), q, q.nodeid, truncates ? 0 : Infinity);
+    if (copied < 0) return copied;
+    if (truncates) {
+      const result = truncate(m, recordOf(m, q.nodeid), 0, killSuidgid);
+      if (result < 0) return result;
+    }
+  }
+  const node = m.inodes.get(q.nodeid);
+  if (node === undefined || node.backing === 0) return 0;
+  m.fds.of(node);
+  node.opens++;
+  out.fh = COUNTED;
+  return 0;
+}
+
+/** FUSE RELEASE. */
+export function release(m: OverlayState, q: Request, fh: number): Status {
+  if (fh !== COUNTED) return 0;
+  const node = m.inodes.get(q.nodeid);
+  if (node === undefined || node.opens === 0) return 0;
+  node.opens--;
+  if (node.opens > 0) return 0;
+  if (node.parent !== undefined) m.fds.close(node);
+  m.inodes.settle(node);
+  return 0;
+}
+
+/** FUSE READ. */
+export function read(m: OverlayState, q: Request, _fh: number, offset: number, out: DataOut): Status {
+  const node = m.inodes.get(q.nodeid);
+  const inImage = node === undefined || node.backing === 0;
+  if (!inImage) m.fds.trim();
+  const got = inImage
+    ? m.lower.tree.read(q.nodeid - 1, offset, out, out.capacity)
+    : pread(m.fds.of(node), out.address, out.capacity, offset);
+  if (got < 0) return got;
+  out.length = got;
+  return 0;
+}
+
+/** FUSE WRITE. */
+export function write(
+  m: OverlayState,
+  q: Request,
+  _fh: number,
+  offset: number,
+  data: DataIn,
+  _fromCache: boolean,
+  killSuidgid: boolean,
+): Status {
+  const node = writableNode(m, q);
+  if (typeof node === "number") return node;
+  const fd = m.fds.of(node);
+  if (killSuidgid) {
+    const cleared = clearSuidgid(m, fd);
+    if (cleared < 0) return cleared;
+  }
+  let done = 0;
+  while (done < data.length) {
+    const got = pwrite(fd, data.address + done, data.length - done, offset + done);
+    if (got === -Errno.EINTR) continue;
+    if (got < 0) return done > 0 ? done : got;
+    if (got === 0) break;
+    done += got;
+  }
+  return done;
+}
+
+/** The record of a file that is about to change, or a status to answer with. */
+function writableNode(m: OverlayState, q: Request): Node | Status {
+  const copied = copyUp(writable(m), q, q.nodeid);
+  return copied < 0 ? copied : recordOf(m, q.nodeid);
+}
+
+/** Cuts or extends a file that exists in the upper directory. */
+export function truncate(m: OverlayState, node: Node, size: number, killSuidgid: boolean): Status {
+  const fd = m.fds.of(node);
+  if (killSuidgid) {
+    const cleared = clearSuidgid(m, fd);
+    if (cleared < 0) return cleared;
+  }
+  return truncateFd(fd, size);
+}
+
+/** Takes setuid and, from what a group may run, setgid off: the writer has no right to keep them. */
+function clearSuidgid(m: OverlayState, fd: number): Status {
+  const { stat } = m;
+  const result = statFd(fd, stat);
+  if (result < 0) return result;
+  const kept = withoutSuidgid(stat.mode);
+  return kept === stat.mode ? 0 : chmodFd(fd, kept & 0o7777);
+}
+
+/** A mode as it is after a write by somebody without privilege. */
+export function withoutSuidgid(mode: number): number {
+  return mode & ~S_ISUID & ((mode & S_IXGRP) !== 0 ? ~S_ISGID : ~0);
+}
+
+/** FUSE FSYNC and FSYNCDIR. */
+export function fsync(m: OverlayState, q: Request, _fh: number, dataOnly: boolean): Status {
+  const node = m.inodes.get(q.nodeid);
+  if (node === undefined || node.backing === 0 || m.upper?.volatile === true) return 0;
+  m.fds.trim();
+  const fd = m.fds.of(node);
+  // A descriptor that an open handle holds stays open for as long as the helper thread needs it.
+  if (m.services !== undefined && node.opens > 0) {
+    return m.services.offload(q, { kind: "fsync", fd, dataOnly });
+  }
+  return dataOnly ? fdatasyncFd(fd) : fsyncFd(fd);
+}
+
+/** FUSE SYNCFS. */
+export function syncfs(m: OverlayState, q: Request): Status {
+  if (m.upper === undefined || m.upper.volatile) return 0;
+  const fd = m.upper.rootFd;
+  return m.services === undefined ? syncFs(fd) : m.services.offload(q, { kind: "syncfs", fd });
+}
+
+/** FUSE FALLOCATE. */
+export function fallocate(
+  m: OverlayState,
+  q: Request,
+  _fh: number,
+  mode: number,
+  offset: number,
+  length: number,
+): Status {
+  const node = writableNode(m, q);
+  if (typeof node === "number") return node;
+  const fd = m.fds.of(node);
+  return fallocateFd(fd, mode, offset, length);
+}
+
+/** FUSE LSEEK, for SEEK_DATA and SEEK_HOLE. */
+export function lseek(m: OverlayState, q: Request, _fh: number, offset: number, whence: number): Status {
+  const node = m.inodes.get(q.nodeid);
+  if (node === undefined || node.backing === 0) return m.lower.tree.seek(q.nodeid - 1, offset, whence);
+  m.fds.trim();
+  return seekFd(m.fds.of(node), offset, whence);
+}
+
+/** FUSE COPY_FILE_RANGE. May copy less than asked. */
+export function copyFileRange(
+  m: OverlayState,
+  q: Request,
+  _fh: number,
+  offset: number,
+  toNodeid: number,
+  _toFh: number,
+  toOffset: number,
+  length: number,
+  _flags: number,
+): Status {
+  const copied = copyUp(writable(m), q, toNodeid);
+  if (copied < 0) return copied;
+  const to = m.fds.of(recordOf(m, toNodeid));
+  const node = m.inodes.get(q.nodeid);
+  if (node !== undefined && node.backing !== 0) {
+    return copyRange(m.fds.of(node), offset, to, toOffset, length);
+  }
+  const { buffer } = m;
+  const target = { address: buffer.address, bytes: buffer.bytes, start: 0 };
+  const got = m.lower.tree.read(q.nodeid - 1, offset, target, Math.min(length, buffer.length));
+  return got <= 0 ? got : writeAll(to, buffer.address, got, toOffset);
+}

@@ -1,0 +1,34 @@
+// The lookup operation, and the reply it shares with everything that names an inode.
+import type { Entry, NameView, Request, Status } from "../fuse/operations.js";
+import { fillLowerAttr, fillNodeAttr } from "./attributes.js";
+import { find } from "./resolve.js";
+import type { OverlayState } from "./state.js";
+
+/** FUSE LOOKUP. An absent name is answered by nodeid 0, which the kernel keeps until something is made there. */
+export function lookup(m: OverlayState, q: Request, name: NameView, out: Entry): Status {
+  m.fds.trim();
+  const id = find(m, q.nodeid, name.bytes, name.start, name.end);
+  if (id < 0) return id;
+  return replyEntry(m, id, out);
+}
+
+/** Fills the reply that makes the kernel know `id`, and counts it; id 0 is a negative entry. */
+export function replyEntry(m: OverlayState, id: number, out: Entry): Status {
+  const status = fillEntry(m, id, out);
+  if (status === 0 && id !== 0) m.inodes.remember(id);
+  return status;
+}
+
+/** Fills an entry reply without counting a lookup. */
+export function fillEntry(m: OverlayState, id: number, out: Entry): Status {
+  out.nodeid = id;
+  out.generation = 0;
+  // All changes come through this mount, and the kernel drops what it changes itself.
+  out.entryTimeout = Infinity;
+  out.attrTimeout = Infinity;
+  if (id === 0) return 0;
+  const node = m.inodes.get(id);
+  if (node !== undefined) return fillNodeAttr(m, node, out.attr);
+  fillLowerAttr(m, id - 1, out.attr);
+  return 0;
+}

@@ -1,0 +1,185 @@
+// The lower tree: what the overlay asks of an image, and the questions it answers from it alone.
+// Never changes; a row is an object's identity for good. Device nodes are stored but, unless the mount shows them,
+// absent from every answer here except `covers`: a name they hold still needs a whiteout when it is removed.
+import { type Name, nameOf } from "../base/bytes.js";
+import type { Digest } from "../base/digest.js";
+import type { Attr } from "../fuse/operations.js";
+import type { Xattr } from "../imgfs/tree.js";
+import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFMT, S_IFREG } from "../sys/stat.js";
+
+/** One entry of a lower directory; the record is the caller's and is refilled by each call. */
+export interface LowerEntry {
+  row: number;
+  /** DT_* */
+  type: number;
+  bytes: Uint8Array;
+  start: number;
+  end: number;
+}
+
+/** Where {@link LowerTree.read} puts bytes. */
+export interface ReadTarget {
+  address: number;
+  bytes: Uint8Array;
+  start: number;
+}
+
+/** The image as the overlay sees it: rows of inodes, row 0 the root. `Image` of src/imgfs is one. */
+export interface LowerTree {
+  readonly inodeCount: number;
+  readonly treeRoot: Digest;
+  lookup(directory: number, bytes: Uint8Array, start: number, end: number): number;
+  mode(row: number): number;
+  uid(row: number): number;
+  gid(row: number): number;
+  nlink(row: number): number;
+  size(row: number): number;
+  mtimeSec(row: number): number;
+  mtimeNsec(row: number): number;
+  rdev(row: number): number;
+  parent(directory: number): number;
+  entryCount(directory: number): number;
+  entry(directory: number, index: number, out: LowerEntry): void;
+  symlinkTarget(row: number): Uint8Array;
+  xattrs(row: number): readonly Xattr[] | undefined;
+  read(row: number, offset: number, out: ReadTarget, length: number): number;
+  seek(row: number, offset: number, whence: number): number;
+  dataRanges(
+    row: number,
+    visit: (fd: number, blobOffset: number, fileOffset: number, length: number) => void,
+  ): boolean;
+  close(): void;
+}
+
+/** A name in a lower directory. */
+export interface LowerName {
+  readonly directory: number;
+  readonly name: Buffer;
+}
+
+export interface Lower {
+  readonly tree: LowerTree;
+  /** The row of a name, or -1; device nodes that are not shown are absent. */
+  find(directory: number, bytes: Uint8Array, start: number, end: number): number;
+  /** True when the lower directory holds the name, shown or not. */
+  covers(directory: number, name: Uint8Array): boolean;
+  hidden(row: number): boolean;
+  isDirectory(row: number): boolean;
+  /** The name by which `directory` holds `row`; undefined when it does not. */
+  nameIn(directory: number, row: number): Buffer | undefined;
+  /** The directory of an object with one name, by a scan of the whole tree: only when no lookup has told it. */
+  findParent(row: number): number;
+  /** Every name of an object that has several; empty for the others. */
+  namesOf(row: number): readonly LowerName[];
+  fillAttr(row: number, attr: Attr): void;
+  /** Bytes of all regular files, each inode once. */
+  totalSize(): number;
+}
+
+export function createLower(tree: LowerTree, devices: boolean): Lower {
+  const cursor: LowerEntry = { row: 0, type: 0, bytes: new Uint8Array(0), start: 0, end: 0 };
+  let links: Map<number, LowerName[]> | undefined;
+  let total: number | undefined;
+
+  const hidden = (row: number): boolean => {
+    if (devices) return false;
+    const type = tree.mode(row) & S_IFMT;
+    return type === S_IFCHR || type === S_IFBLK;
+  };
+
+  const visit = (seen: (directory: number, entry: LowerEntry) => boolean): void => {
+    const pending = [0];
+    for (let directory = pending.pop(); directory !== undefined; directory = pending.pop()) {
+      const count = tree.entryCount(directory);
+      for (let i = 0; i < count; i++) {
+        tree.entry(directory, i, cursor);
+        if (cursor.row < 0) continue;
+        if ((tree.mode(cursor.row) & S_IFMT) === S_IFDIR) pending.push(cursor.row);
+        else if (!seen(directory, cursor)) return;
+      }
+    }
+  };
+
+  const hardLinks = (): Map<number, LowerName[]> => {
+    const map = new Map<number, LowerName[]>();
+    visit((directory, { row, bytes, start, end }) => {
+      if (tree.nlink(row) < 2) return true;
+      const names = map.get(row) ?? [];
+      names.push({ directory, name: Buffer.from(bytes.subarray(start, end)) });
+      map.set(row, names);
+      return true;
+    });
+    return map;
+  };
+
+  return {
+    tree,
+    hidden,
+    find(directory, bytes, start, end) {
+      const row = tree.lookup(directory, bytes, start, end);
+      return row >= 0 && hidden(row) ? -1 : row;
+    },
+    covers: (directory, name) => tree.lookup(directory, name, 0, name.length) >= 0,
+    isDirectory: (row) => (tree.mode(row) & S_IFMT) === S_IFDIR,
+    nameIn(directory, row) {
+      const count = tree.entryCount(directory);
+      for (let i = 0; i < count; i++) {
+        tree.entry(directory, i, cursor);
+        if (cursor.row === row) return Buffer.from(cursor.bytes.subarray(cursor.start, cursor.end));
+      }
+      return undefined;
+    },
+    findParent(row) {
+      let parent = -1;
+      visit((directory, entry) => {
+        if (entry.row === row) parent = directory;
+        return parent < 0;
+      });
+      return parent;
+    },
+    namesOf(row) {
+      if (tree.nlink(row) < 2) return [];
+      links ??= hardLinks();
+      return links.get(row) ?? [];
+    },
+    fillAttr(row, attr) {
+      const size = tree.size(row);
+      attr.ino = row + 1;
+      attr.size = size;
+      attr.blocks = Math.ceil(size / 512);
+      attr.mode = tree.mode(row);
+      attr.nlink = tree.nlink(row);
+      attr.uid = tree.uid(row);
+      attr.gid = tree.gid(row);
+      attr.rdev = tree.rdev(row);
+      attr.blksize = 4096;
+      const seconds = tree.mtimeSec(row);
+      const nanoseconds = tree.mtimeNsec(row);
+      attr.atimeSec = seconds;
+      attr.atimeNsec = nanoseconds;
+      attr.mtimeSec = seconds;
+      attr.mtimeNsec = nanoseconds;
+      attr.ctimeSec = seconds;
+      attr.ctimeNsec = nanoseconds;
+    },
+    totalSize() {
+      if (total === undefined) {
+        total = 0;
+        for (let row = 0; row < tree.inodeCount; row++) {
+          if ((tree.mode(row) & S_IFMT) === S_IFREG) total += tree.size(row);
+        }
+      }
+      return total;
+    },
+  };
+}
+
+/** The value of a lower object's xattr, or undefined. */
+export function lowerXattr(tree: LowerTree, row: number, name: Name): Buffer | undefined {
+  return tree.xattrs(row)?.find((xattr) => xattr.name === name)?.value;
+}
+
+/** A Name from part of a buffer that will be reused. */
+export function nameKey(bytes: Uint8Array, start: number, end: number): Name {
+  return nameOf(bytes, start, end);
+}

@@ -1,0 +1,83 @@
+// Which image row a backing object was copied up from: what keeps its nodeid, st_ino and other names across a
+// remount. Files say it themselves, in user.imgfs.origin: the row, and the head of the image's tree_root. Objects
+// that cannot carry user xattrs (symlinks, FIFOs, devices), and objects with more names in the image, are hard-linked
+// as WORK/index/ROW. A merged directory needs neither: its place says it.
+// Invariant: an object claims a row only while no other backing object does; a second claimant is an object of its own.
+import { type Digest, digestHex } from "../base/digest.js";
+import { linkAt, unlinkAt } from "../sys/files.js";
+import { S_IFMT, S_IFREG, type Stat } from "../sys/stat.js";
+import { readXattrAt, writeXattrFd } from "../sys/xattr.js";
+import type { Node } from "./inode-table.js";
+import type { OverlayState, WritableState } from "./state.js";
+import { claimTree, type Upper } from "./upper.js";
+
+const originXattr = Buffer.from("user.imgfs.origin");
+
+function originText(treeRoot: Digest, row: number): string {
+  return `${row} ${digestHex(treeRoot).slice(0, 16)}`;
+}
+
+/** Marks a staged file as the copy of a row. 0 or a negative errno. */
+export function writeOrigin(m: WritableState, fd: number, row: number): number {
+  const { treeRoot } = m.lower.tree;
+  const claimed = claimTree(m.upper, treeRoot);
+  return claimed < 0 ? claimed : writeXattrFd(fd, originXattr, Buffer.from(originText(treeRoot, row)));
+}
+
+/** The row that the object `name` came from, or -1. `marked` is false when it cannot carry a mark of its own. */
+export function readOrigin(
+  m: OverlayState,
+  directoryFd: number,
+  name: Uint8Array,
+  stat: Stat,
+  marked: boolean,
+): number {
+  const upper = m.upper as Upper;
+  const { tree } = m.lower;
+  const indexed = upper.indexRows.get(stat.ino);
+  if (indexed !== undefined) return validRow(m, indexed, stat);
+  if (!marked || (stat.mode & S_IFMT) !== S_IFREG) return -1;
+  const value = readXattrAt(directoryFd, name, originXattr);
+  if (typeof value === "number") return -1;
+  const row = Number.parseInt(value.toString("latin1"), 10);
+  if (!(row >= 0) || value.toString("latin1") !== originText(tree.treeRoot, row)) return -1;
+  // Without its link in the index an object that had more names is cut off from them: it stands alone.
+  return validRow(m, row, stat) >= 0 && tree.nlink(row) === 1 ? row : -1;
+}
+
+function validRow(m: OverlayState, row: number, stat: Stat): number {
+  const { tree } = m.lower;
+  return row < tree.inodeCount && (tree.mode(row) & S_IFMT) === (stat.mode & S_IFMT) ? row : -1;
+}
+
+/** The name of a row in the index. */
+export function indexName(row: number): Buffer {
+  return Buffer.from(String(row));
+}
+
+/** True for objects whose copy must be linked in the index to be known again. */
+export function needsIndex(m: OverlayState, row: number): boolean {
+  const { tree } = m.lower;
+  return (tree.mode(row) & S_IFMT) !== S_IFREG || tree.nlink(row) > 1;
+}
+
+/** Notes what has been linked in the index. */
+export function noteIndexed(upper: Upper, node: Node, row: number): void {
+  upper.index.set(row, node.backing);
+  upper.indexRows.set(node.backing, row);
+  node.indexed = true;
+}
+
+/** Takes an object whose last name is gone out of the index. */
+export function dropFromIndex(upper: Upper, node: Node): void {
+  if (!node.indexed) return;
+  unlinkAt(upper.indexFd, indexName(node.row));
+  upper.index.delete(node.row);
+  upper.indexRows.delete(node.backing);
+  node.indexed = false;
+}
+
+/** Gives an object in the index one more name. 0 or a negative errno. */
+export function linkFromIndex(upper: Upper, row: number, directoryFd: number, name: Uint8Array): number {
+  return linkAt(upper.indexFd, indexName(row), directoryFd, name);
+}

@@ -1,0 +1,136 @@
+// The overlay: one merged, writable tree from a read-only image and an upper directory, as a FileSystem for any
+// transport. This file only puts the parts together; each operation is in the file that bears its name.
+// Invariant: the mount is the only writer of its upper directory, which is why everything may be cached without end.
+import { readFileSync } from "node:fs";
+import type { Logger } from "../base/log.js";
+import type { FileSystem, Open, Request } from "../fuse/operations.js";
+
+import { emptyStat, S_IFDIR, statFd } from "../sys/stat.js";
+import { getattr } from "./attributes.js";
+import { BackingFds } from "./backing-fds.js";
+import { copyFileRange, fallocate, fsync, lseek, open, read, release, syncfs, write } from "./file-io.js";
+import { createDirectoryPart, createNode, InodeTable, type Node } from "./inode-table.js";
+import { lookup } from "./lookup.js";
+import { createLower, type LowerTree } from "./lower.js";
+import { createReaddir } from "./readdir.js";
+import { readlink } from "./readlink.js";
+import { createState, type OverlayState } from "./state.js";
+import { statfs } from "./statfs.js";
+import { closeUpper, openUpper, type Upper } from "./upper.js";
+import { readMarks } from "./whiteout.js";
+import { getxattr, listxattr, removexattr, setxattr } from "./xattrs.js";
+
+export interface OverlayOptions {
+  readonly image: LowerTree;
+  /** The upper directory, made when missing; without one the mount is read-only. */
+  readonly upper?: string | undefined;
+  /** The work directory, on the same filesystem; UPPER.work by default. */
+  readonly work?: string | undefined;
+  /** Shows the image's device nodes. */
+  readonly devices: boolean;
+  /** Copies are not synced before they are committed: a power failure may lose what a copy-up made. */
+  readonly volatile?: boolean | undefined;
+  readonly log: Logger;
+  /** Process that serves the mount, told by the root's `user.imgfs.daemon`. */
+  readonly daemonPid: number;
+}
+
+/** Backing descriptors kept open beside those of open files. */
+const BACKING_FDS = 512;
+
+/** Makes the filesystem of one mount. Throws an Error whose message is one line that names what is wrong. */
+export function createOverlay(options: OverlayOptions): FileSystem {
+  const upper =
+    options.upper === undefined
+      ? undefined
+      : openUpper({ ...options, upper: options.upper, treeRoot: options.image.treeRoot });
+  const m = assemble(options, upper);
+  const readdir = createReaddir();
+  const close = (): void => {
+    for (const node of m.inodes) if (node.fd >= 0 && node.id !== 1) m.fds.close(node);
+    m.fds.closeAll();
+    if (upper !== undefined) closeUpper(upper);
+    options.image.close();
+  };
+  return {
+    features: { posixAcl: true },
+    init(_info, services) {
+      m.services = services;
+    },
+    destroy: close,
+    lookup: (q, name, out) => lookup(m, q, name, out),
+    forget: (nodeid, count) => m.inodes.forget(nodeid, count),
+    getattr: (q, out) => getattr(m, q, out),
+    readlink: (q, out) => readlink(m, q, out),
+    // A read-only mount needs no word of opens, and no mount of directories: without these the kernel opens by itself.
+    ...(upper === undefined
+      ? {}
+      : {
+          open: (q: Request, flags: number, kill: boolean, out: Open) => open(m, q, flags, kill, out),
+          release: (q: Request, fh: number) => release(m, q, fh),
+        }),
+    read: (q, fh, offset, out) => read(m, q, fh, offset, out),
+    write: (q, fh, offset, data, cached, kill) => write(m, q, fh, offset, data, cached, kill),
+    fsync: (q, fh, dataOnly) => fsync(m, q, fh, dataOnly),
+    fallocate: (q, fh, mode, offset, length) => fallocate(m, q, fh, mode, offset, length),
+    lseek: (q, fh, offset, whence) => lseek(m, q, fh, offset, whence),
+    copyFileRange: (q, fh, offset, to, toFh, toOffset, length, flags) =>
+      copyFileRange(m, q, fh, offset, to, toFh, toOffset, length, flags),
+    readdir: (q, fh, offset, sink) => readdir(m, q, fh, offset, sink),
+    fsyncdir: (q, fh, dataOnly) => fsync(m, q, fh, dataOnly),
+    syncfs: (q) => syncfs(m, q),
+    statfs: (q, out) => statfs(m, q, out),
+    getxattr: (q, name, out) => getxattr(m, q, name, out),
+    listxattr: (q, out) => listxattr(m, q, out),
+    setxattr: (q, name, value, flags, kill) => setxattr(m, q, name, value, flags, kill),
+    removexattr: (q, name) => removexattr(m, q, name),
+  };
+}
+
+function assemble(options: OverlayOptions, upper: Upper | undefined): OverlayState {
+  const fds = new BackingFds(BACKING_FDS);
+  const m = createState({
+    lower: createLower(options.image, options.devices),
+    inodes: new InodeTable(options.image.inodeCount, upper !== undefined, (node) => drop(m, node)),
+    fds,
+    log: options.log,
+    daemon: Buffer.from(`${options.daemonPid} ${startTime(options.daemonPid)}`),
+    upper,
+    indexPlace: upper === undefined ? undefined : placeOf(0, upper.indexFd),
+  });
+  if (upper !== undefined) m.inodes.add(placeOf(1, upper.rootFd));
+  return m;
+}
+
+/** A record for a directory that stays open for the life of the mount: the root, and the index (nodeid 0). */
+function placeOf(id: number, fd: number): Node {
+  const stat = emptyStat();
+  statFd(fd, stat);
+  const row = id - 1;
+  const part = createDirectoryPart(row);
+  const { opaque: _ignored, ...marks } = readMarks(fd);
+  Object.assign(part, marks);
+  const node = createNode(
+    { id, row, type: S_IFDIR, ino: id, backing: stat.ino, directory: part },
+    undefined,
+    Buffer.alloc(0),
+  );
+  node.fd = fd;
+  return node;
+}
+
+/** What a record held goes with it. */
+function drop(m: OverlayState, node: Node): void {
+  m.fds.close(node);
+  m.listed.delete(node);
+}
+
+/** Field 22 of /proc/PID/stat: with the pid it names one process for good. */
+function startTime(pid: number): string {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
+    return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19] ?? "0";
+  } catch {
+    return "0";
+  }
+}

@@ -1,0 +1,67 @@
+// Everything one mount has. Nothing of it lives in module variables: one process may serve many mounts.
+import { type ErrnoName, fsError } from "../base/errno.js";
+import type { Logger } from "../base/log.js";
+import type { Services } from "../fuse/operations.js";
+import { allocatePages, type Region } from "../sys/memory.js";
+import { emptyStat, type Stat } from "../sys/stat.js";
+import type { BackingFds } from "./backing-fds.js";
+import type { InodeTable, Node } from "./inode-table.js";
+import type { Lower } from "./lower.js";
+import type { Upper } from "./upper.js";
+
+export interface OverlayState {
+  readonly lower: Lower;
+  readonly inodes: InodeTable;
+  readonly fds: BackingFds;
+  readonly log: Logger;
+  /** Value of the xattr by which a mount names its process. */
+  readonly daemon: Buffer;
+  readonly upper: Upper | undefined;
+  /** The hard-link index in the shape of a directory, for objects of which no other place is known. */
+  readonly indexPlace: Node | undefined;
+  services: Services | undefined;
+  /** Directories whose listing is in memory, least recently used first. */
+  readonly listed: Set<Node>;
+  /** Lower names of a hard-linked row that the upper directory does not cover, where they have been counted. */
+  readonly lowerNamesLeft: Map<number, number>;
+  /** errno of a background copy-up, for the requests that waited for it. */
+  readonly failedCopies: Map<number, number>;
+  /** For results used at once. */
+  readonly stat: Stat;
+  /** For bytes on their way from one file to another. */
+  readonly buffer: Region;
+}
+
+const BUFFER_SIZE = 1 << 20;
+
+/** A mount that can be written to. */
+export interface WritableState extends OverlayState {
+  readonly upper: Upper;
+}
+
+/** The same mount when it has an upper directory. Throws EROFS. */
+export function writable(m: OverlayState): WritableState {
+  if (m.upper === undefined) throw fsError("EROFS");
+  return m as WritableState;
+}
+
+/** The record of a nodeid that must have one. */
+export function recordOf(m: OverlayState, id: number): Node {
+  const node = m.inodes.get(id);
+  if (node === undefined) throw fsError("ESTALE" satisfies ErrnoName, `nodeid ${id}`);
+  return node;
+}
+
+export function createState(
+  parts: Pick<OverlayState, "lower" | "inodes" | "fds" | "log" | "daemon" | "upper" | "indexPlace">,
+): OverlayState {
+  return {
+    ...parts,
+    services: undefined,
+    listed: new Set(),
+    lowerNamesLeft: new Map(),
+    failedCopies: new Map(),
+    stat: emptyStat(),
+    buffer: allocatePages(parts.upper === undefined ? 1 : BUFFER_SIZE),
+  };
+}

@@ -1,0 +1,292 @@
+// The writable side on disk: the upper directory, in overlayfs's convention and nothing else, and the workdir beside
+// it, which is ours alone:
+//   WORK/format      layout version, and the identity of the upper it serves
+//   WORK/tmp/        what is being made; emptied at mount
+//   WORK/index/ROW   hard links to objects that came from image row ROW (see origin.ts)
+// The upper's root carries user.imgfs.upper (that identity) and, from the first copy-up on, user.imgfs.tree (the image).
+// Invariant: one process holds both directories, by flock, until it ends.
+import { randomBytes } from "node:crypto";
+import { mkdirSync, realpathSync } from "node:fs";
+import { Errno, errnoName } from "../base/errno.js";
+import {
+  AT_FDCWD,
+  AT_REMOVEDIR,
+  closeFd,
+  fdatasyncFd,
+  flockFd,
+  LOCK_EX,
+  LOCK_NB,
+  mkdirAt,
+  mknodAt,
+  O_CREAT,
+  O_DIRECTORY,
+  O_EXCL,
+  O_NOFOLLOW,
+  O_RDONLY,
+  O_WRONLY,
+  openAt,
+  pread,
+  pwrite,
+  RENAME_WHITEOUT,
+  readDirectory,
+  renameAt,
+  unlinkAt,
+} from "../sys/files.js";
+import { allocatePages } from "../sys/memory.js";
+import { emptyStat, S_IFCHR, S_IFDIR, S_IFMT, statAt, statFd } from "../sys/stat.js";
+import { readXattrFd, removeXattrFd, writeXattrFd } from "../sys/xattr.js";
+
+const LAYOUT = "imgfs upper 1";
+const upperMark = Buffer.from("user.imgfs.upper");
+const treeMark = Buffer.from("user.imgfs.tree");
+const trustedProbe = Buffer.from("trusted.overlay.imgfs-probe");
+
+export interface Upper {
+  readonly path: string;
+  readonly rootFd: number;
+  readonly workFd: number;
+  readonly temporaryFd: number;
+  readonly indexFd: number;
+  /** Skips syncing copied data before it is committed. */
+  readonly volatile: boolean;
+  /** mknod makes device 0:0 here. */
+  readonly deviceWhiteouts: boolean;
+  /** rename can leave a whiteout behind. */
+  readonly renameWhiteouts: boolean;
+  /** trusted. xattrs can be set. */
+  readonly trustedXattrs: boolean;
+  /** Image row to backing inode, and back, of what WORK/index holds. */
+  readonly index: Map<number, number>;
+  readonly indexRows: Map<number, number>;
+  /** tree_root of the image that the objects here come from; undefined until the first copy-up. */
+  tree: string | undefined;
+  temporaries: number;
+}
+
+export interface UpperOptions {
+  readonly upper: string;
+  readonly work?: string | undefined;
+  readonly treeRoot: string;
+  readonly volatile?: boolean | undefined;
+}
+
+/** A name in the workdir's tmp that no other has. */
+export function temporaryName(upper: Upper): Buffer {
+  return Buffer.from(`${upper.temporaries++}`);
+}
+
+/** Opens, makes and locks the directories. Throws an Error whose message is one line naming what is wrong. */
+export function openUpper(options: UpperOptions): Upper {
+  const work = options.work ?? `${options.upper.replace(/\/+$/, "")}.work`;
+  const opened: number[] = [];
+  try {
+    const rootFd = openDirectory(options.upper, "upper directory", opened);
+    const workFd = openDirectory(work, "work directory", opened);
+    checkPlaces(options.upper, work, rootFd, workFd);
+    lock(rootFd, `upper directory ${options.upper}`);
+    lock(workFd, `work directory ${work}`);
+    const identity = readIdentity(options.upper, rootFd);
+    const tree = readTree(options, rootFd);
+    prepareWork(work, workFd, identity);
+    const temporaryFd = subdirectory(workFd, "tmp", work, opened);
+    const indexFd = subdirectory(workFd, "index", work, opened);
+    empty(temporaryFd);
+    const { index, indexRows } = readIndex(indexFd);
+    return {
+      path: options.upper,
+      rootFd,
+      workFd,
+      temporaryFd,
+      indexFd,
+      volatile: options.volatile ?? false,
+      ...probe(temporaryFd),
+      index,
+      indexRows,
+      tree,
+      temporaries: 0,
+    };
+  } catch (cause) {
+    for (const fd of opened) closeFd(fd);
+    throw cause;
+  }
+}
+
+/** Closes the directories and with them the locks. */
+export function closeUpper(upper: Upper): void {
+  empty(upper.temporaryFd);
+  for (const fd of [upper.indexFd, upper.temporaryFd, upper.workFd, upper.rootFd]) closeFd(fd);
+}
+
+/** Records, before the first object with an origin appears, which image origins speak of. 0 or a negative errno. */
+export function claimTree(upper: Upper, treeRoot: string): number {
+  if (upper.tree !== undefined) return 0;
+  const result = writeXattrFd(upper.rootFd, treeMark, Buffer.from(treeRoot));
+  if (result === 0) upper.tree = treeRoot;
+  return result;
+}
+
+/** Removes what an entry of WORK/tmp holds, directories with all they contain. */
+export function removeTemporary(upper: Upper, name: Uint8Array): void {
+  remove(upper.temporaryFd, name);
+}
+
+function openDirectory(path: string, what: string, opened: number[]): number {
+  try {
+    mkdirSync(path, { recursive: true });
+  } catch (cause) {
+    const code = (cause as NodeJS.ErrnoException).code;
+    if (code !== "EEXIST") throw new Error(`cannot create ${what} ${path}: ${code}`);
+  }
+  const fd = openAt(AT_FDCWD, Buffer.from(path), O_RDONLY | O_DIRECTORY);
+  if (fd < 0) throw new Error(`cannot open ${what} ${path}: ${errnoName(-fd)}`);
+  opened.push(fd);
+  return fd;
+}
+
+function checkPlaces(upper: string, work: string, rootFd: number, workFd: number): void {
+  const a = emptyStat();
+  const b = emptyStat();
+  statFd(rootFd, a);
+  statFd(workFd, b);
+  const from = `${realpathSync(upper)}/`;
+  const to = `${realpathSync(work)}/`;
+  if (from === to) throw new Error(`upper and work directory are the same: ${upper}`);
+  if (from.startsWith(to)) throw new Error(`upper directory ${upper} is inside the work directory ${work}`);
+  if (to.startsWith(from)) throw new Error(`work directory ${work} is inside the upper directory ${upper}`);
+  if (a.dev !== b.dev) {
+    throw new Error(`upper directory ${upper} and work directory ${work} are on different filesystems`);
+  }
+}
+
+function lock(fd: number, what: string): void {
+  const result = flockFd(fd, LOCK_EX | LOCK_NB);
+  if (result === -Errno.EAGAIN) throw new Error(`${what} is in use by another mount`);
+  if (result < 0) throw new Error(`cannot lock ${what}: ${errnoName(-result)}`);
+}
+
+/** The identity in the upper's mark; a new one for an upper without. */
+function readIdentity(path: string, rootFd: number): string {
+  const mark = readXattrFd(rootFd, upperMark);
+  if (typeof mark !== "number") {
+    const [layout, identity] = split(mark.toString());
+    if (layout !== LAYOUT || identity === undefined) {
+      throw new Error(`upper directory ${path} has a layout this version does not know: ${layout}`);
+    }
+    return identity;
+  }
+  if (mark !== -Errno.ENODATA) throw noXattrs(path, mark);
+  const identity = randomBytes(8).toString("hex");
+  const written = writeXattrFd(rootFd, upperMark, Buffer.from(`${LAYOUT}:${identity}`));
+  if (written < 0) throw noXattrs(path, written);
+  return identity;
+}
+
+function noXattrs(path: string, result: number): Error {
+  return new Error(`upper directory ${path} keeps no user xattrs: ${errnoName(-result)}`);
+}
+
+function split(text: string): (string | undefined)[] {
+  return text.trim().split(":");
+}
+
+function readTree(options: UpperOptions, rootFd: number): string | undefined {
+  const mark = readXattrFd(rootFd, treeMark);
+  if (typeof mark === "number") return undefined;
+  const tree = mark.toString();
+  if (tree !== options.treeRoot) {
+    throw new Error(
+      `upper directory ${options.upper} holds changes to another image: ${tree}, not ${options.treeRoot}`,
+    );
+  }
+  return tree;
+}
+
+const formatFile = Buffer.from("format");
+
+/** Makes the workdir serve this upper: what another upper left in it is dropped. */
+function prepareWork(path: string, workFd: number, identity: string): void {
+  const memory = allocatePages(4096);
+  const fd = openAt(workFd, formatFile, O_RDONLY | O_NOFOLLOW);
+  if (fd >= 0) {
+    const length = pread(fd, memory.address, 256, 0);
+    closeFd(fd);
+    const text = Buffer.from(memory.bytes.subarray(0, Math.max(0, length))).toString();
+    const [layout, serves] = split(text);
+    if (layout !== LAYOUT) {
+      throw new Error(`work directory ${path} has a layout this version does not know: ${layout}`);
+    }
+    if (serves === identity) return;
+    remove(workFd, formatFile);
+  }
+  remove(workFd, Buffer.from("index"));
+  const made = openAt(workFd, formatFile, O_CREAT | O_EXCL | O_WRONLY, 0o600);
+  if (made < 0) throw new Error(`cannot write in work directory ${path}: ${errnoName(-made)}`);
+  const line = Buffer.from(`${LAYOUT}:${identity}\n`);
+  memory.bytes.set(line);
+  const written = pwrite(made, memory.address, line.length, 0);
+  fdatasyncFd(made);
+  closeFd(made);
+  if (written !== line.length) throw new Error(`cannot write in work directory ${path}`);
+}
+
+function subdirectory(workFd: number, name: string, path: string, opened: number[]): number {
+  const bytes = Buffer.from(name);
+  const made = mkdirAt(workFd, bytes, 0o700);
+  const fd =
+    made < 0 && made !== -Errno.EEXIST ? made : openAt(workFd, bytes, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+  if (fd < 0) throw new Error(`cannot use work directory ${path}/${name}: ${errnoName(-fd)}`);
+  opened.push(fd);
+  return fd;
+}
+
+/** What the hard-link index holds. A link that is the last one of its object is a leftover and goes. */
+function readIndex(indexFd: number): Pick<Upper, "index" | "indexRows"> {
+  const index = new Map<number, number>();
+  const indexRows = new Map<number, number>();
+  const names: Buffer[] = [];
+  readDirectory(indexFd, (bytes, start, end) => names.push(Buffer.from(bytes.subarray(start, end))));
+  const stat = emptyStat();
+  for (const name of names) {
+    const row = Number(name.toString("latin1"));
+    if (!Number.isSafeInteger(row) || row < 0 || statAt(indexFd, name, stat) < 0) continue;
+    index.set(row, stat.ino);
+    indexRows.set(stat.ino, row);
+  }
+  return { index, indexRows };
+}
+
+function probe(temporaryFd: number): Pick<Upper, "deviceWhiteouts" | "renameWhiteouts" | "trustedXattrs"> {
+  const probeName = Buffer.from("probe");
+  const movedName = Buffer.from("probe-moved");
+  const deviceWhiteouts = mknodAt(temporaryFd, probeName, S_IFCHR, 0) === 0;
+  const renameWhiteouts =
+    deviceWhiteouts && renameAt(temporaryFd, probeName, temporaryFd, movedName, RENAME_WHITEOUT) === 0;
+  unlinkAt(temporaryFd, probeName);
+  unlinkAt(temporaryFd, movedName);
+  const trustedXattrs = writeXattrFd(temporaryFd, trustedProbe, Buffer.from("y")) === 0;
+  if (trustedXattrs) removeXattrFd(temporaryFd, trustedProbe);
+  return { deviceWhiteouts, renameWhiteouts, trustedXattrs };
+}
+
+function empty(fd: number): void {
+  const names: Buffer[] = [];
+  const again = openAt(fd, Buffer.from("."), O_RDONLY | O_DIRECTORY);
+  if (again < 0) return;
+  readDirectory(again, (bytes, start, end) => names.push(Buffer.from(bytes.subarray(start, end))));
+  closeFd(again);
+  for (const name of names) remove(fd, name);
+}
+
+function remove(directoryFd: number, name: Uint8Array): void {
+  const stat = emptyStat();
+  if (statAt(directoryFd, name, stat) < 0) return;
+  if ((stat.mode & S_IFMT) !== S_IFDIR) {
+    unlinkAt(directoryFd, name);
+    return;
+  }
+  const fd = openAt(directoryFd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+  if (fd < 0) return;
+  empty(fd);
+  closeFd(fd);
+  unlinkAt(directoryFd, name, AT_REMOVEDIR);
+}

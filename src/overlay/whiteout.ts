@@ -1,0 +1,129 @@
+// Whiteouts and opaque marks in overlayfs's convention (Documentation/filesystems/overlayfs.rst, "whiteouts and
+// opaque directories"). Both dialects of each are read; one is written.
+//   whiteout: character device 0:0, or a file of size zero with the xattr overlay.whiteout in a directory whose
+//             overlay.opaque is "x"
+//   opaque:   overlay.opaque = "y", as trusted. or user.
+// Names that begin with `.wh.` mean nothing here.
+import { Errno } from "../base/errno.js";
+import {
+  closeFd,
+  mknodAt,
+  O_CREAT,
+  O_EXCL,
+  O_WRONLY,
+  openAt,
+  RENAME_EXCHANGE,
+  renameAt,
+} from "../sys/files.js";
+import { S_IFCHR, S_IFMT, S_IFREG, type Stat } from "../sys/stat.js";
+import { getXattrAt, readXattrFd, readXattrNamesFd, writeXattrAt, writeXattrFd } from "../sys/xattr.js";
+import { temporaryName, type Upper } from "./upper.js";
+
+const userOpaque = Buffer.from("user.overlay.opaque");
+const trustedOpaque = Buffer.from("trusted.overlay.opaque");
+const userWhiteout = Buffer.from("user.overlay.whiteout");
+const trustedWhiteout = Buffer.from("trusted.overlay.whiteout");
+const impureMark = Buffer.from("user.imgfs.impure");
+const defaultAcl = "system.posix_acl_default";
+const yes = Buffer.from("y");
+const hasXattrWhiteouts = Buffer.from("x");
+
+/** True for an object that stands for the absence of its name. */
+export function isWhiteout(directoryFd: number, name: Uint8Array, stat: Stat, xattrForm: boolean): boolean {
+  const type = stat.mode & S_IFMT;
+  if (type === S_IFCHR) return stat.rdev === 0;
+  if (!xattrForm || type !== S_IFREG || stat.size !== 0) return false;
+  return (
+    getXattrAt(directoryFd, name, userWhiteout, 0, 0) >= 0 ||
+    getXattrAt(directoryFd, name, trustedWhiteout, 0, 0) >= 0
+  );
+}
+
+/** What the xattrs of an upper directory say of it. */
+export interface DirectoryMarks {
+  opaque: boolean;
+  xattrWhiteouts: boolean;
+  impure: boolean;
+  defaultAcl: boolean;
+}
+
+/** Reads the marks of the directory open at `fd`. */
+export function readMarks(fd: number): DirectoryMarks {
+  const marks = { opaque: false, xattrWhiteouts: false, impure: false, defaultAcl: false };
+  const names = readXattrNamesFd(fd);
+  if (typeof names === "number" || names.length === 0) return marks;
+  for (const name of names.toString("latin1").split("\0")) {
+    if (name === defaultAcl) marks.defaultAcl = true;
+    if (name === "user.imgfs.impure") marks.impure = true;
+    if (name !== "user.overlay.opaque" && name !== "trusted.overlay.opaque") continue;
+    const value = readXattrFd(fd, name === "user.overlay.opaque" ? userOpaque : trustedOpaque);
+    if (typeof value === "number") continue;
+    if (value.toString() === "y") marks.opaque = true;
+    if (value.toString() === "x") marks.xattrWhiteouts = true;
+  }
+  return marks;
+}
+
+/** Marks a directory so that nothing below it shows. 0 or a negative errno. */
+export function markOpaque(upper: Upper, fd: number): number {
+  // The kernel reads trusted. by default and user. only under -o userxattr: where both can be set, both are.
+  if (upper.trustedXattrs) {
+    const result = writeXattrFd(fd, trustedOpaque, yes);
+    if (result < 0) return result;
+  }
+  return writeXattrFd(fd, userOpaque, yes);
+}
+
+/** Marks a directory that may hold objects with an origin under names of their own. 0 or a negative errno. */
+export function markImpure(fd: number): number {
+  return writeXattrFd(fd, impureMark, yes);
+}
+
+/** Makes a whiteout under a free name. 0 or a negative errno. */
+export function makeWhiteout(upper: Upper, directoryFd: number, name: Uint8Array): number {
+  if (upper.deviceWhiteouts) return mknodAt(directoryFd, name, S_IFCHR, 0);
+  // The directory's mark comes first: without it the file would show as one.
+  const marked = markXattrWhiteouts(directoryFd);
+  if (marked < 0) return marked;
+  const staged = stageXattrWhiteout(upper);
+  return typeof staged === "number" ? staged : renameAt(upper.temporaryFd, staged, directoryFd, name);
+}
+
+/** Puts a whiteout in the place of an object, in one step. What it replaces is left in `temporary`, if anything. */
+export function replaceByWhiteout(
+  upper: Upper,
+  directoryFd: number,
+  name: Uint8Array,
+  directory: boolean,
+): { status: number; temporary?: Buffer } {
+  let staged: Buffer | number;
+  if (upper.deviceWhiteouts) {
+    staged = temporaryName(upper);
+    const made = mknodAt(upper.temporaryFd, staged, S_IFCHR, 0);
+    if (made < 0) return { status: made };
+  } else {
+    const marked = markXattrWhiteouts(directoryFd);
+    if (marked < 0) return { status: marked };
+    staged = stageXattrWhiteout(upper);
+    if (typeof staged === "number") return { status: staged };
+  }
+  const flags = directory ? RENAME_EXCHANGE : 0;
+  const status = renameAt(upper.temporaryFd, staged, directoryFd, name, flags);
+  return directory || status < 0 ? { status, temporary: staged } : { status };
+}
+
+function markXattrWhiteouts(directoryFd: number): number {
+  const value = readXattrFd(directoryFd, userOpaque);
+  if (typeof value !== "number") return 0;
+  if (value !== -Errno.ENODATA) return value;
+  return writeXattrFd(directoryFd, userOpaque, hasXattrWhiteouts);
+}
+
+function stageXattrWhiteout(upper: Upper): Buffer | number {
+  const name = temporaryName(upper);
+  const fd = openAt(upper.temporaryFd, name, O_CREAT | O_EXCL | O_WRONLY, 0o600);
+  if (fd < 0) return fd;
+  closeFd(fd);
+  const marked = writeXattrAt(upper.temporaryFd, name, userWhiteout, yes);
+  return marked < 0 ? marked : name;
+}
