@@ -7,12 +7,13 @@
 import { createHash } from "node:crypto";
 import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
+import { displayName } from "../base/bytes.js";
 import { digestBytes } from "../base/digest.js";
 import { type ContentRange, encodeBlobs } from "./content-reader.js";
 import { DigestIndex } from "./growable.js";
 import type { Image } from "./image.js";
 import * as L from "./layout.js";
-import { corruptEntry, LinkResolver } from "./links.js";
+import { corruptEntry, entryPath, LinkResolver } from "./links.js";
 import { compareBytes, nameHash } from "./names.js";
 import { sealMetadata } from "./seal.js";
 import { type InodeFields, TreeTables } from "./tables.js";
@@ -132,12 +133,16 @@ class Merger {
   }
 
   run(): Uint8Array<ArrayBuffer> {
-    for (let layer = this.layers.length - 1; layer >= 0; layer--) {
-      this.partLayer.push(layer);
-      this.partRow.push(0);
-      if (this.image(layer).isOpaque(0)) break;
+    let opaque = false;
+    let describing = -1;
+    for (let layer = this.layers.length - 1; layer >= 0 && !(opaque && describing >= 0); layer--) {
+      const image = this.image(layer);
+      if (!opaque) this.addPart(layer, 0);
+      if (describing < 0 && !image.isImplied(0)) describing = layer;
+      opaque ||= image.isOpaque(0);
     }
-    this.addDirectory(0, L.NONE, 0);
+    this.firstPart.push(0);
+    this.addDirectory(0, L.NONE, describing, 0);
     for (let row = 0; row < this.firstPart.length; row++) {
       this.tables.beginEntries(row);
       this.mergeDirectory(row, this.firstPart[row] as number, this.firstPart[row + 1] ?? this.partRow.length);
@@ -274,16 +279,7 @@ class Merger {
     let type = top.type;
     if (type === L.EntryType.whiteout) return;
     if (type === L.EntryType.directory) {
-      const firstPart = this.partRow.length;
-      for (const { layer, directory, entry, type: lower } of this.group) {
-        if (lower !== L.EntryType.directory) break;
-        const image = this.image(layer);
-        const child = image.entryRow(directory, entry);
-        this.partLayer.push(layer);
-        this.partRow.push(child);
-        if (image.isOpaque(child)) break;
-      }
-      target = this.addDirectory(row, tables.entries.count, firstPart);
+      target = this.directory(row);
     } else {
       let { layer } = top;
       let source: number;
@@ -298,14 +294,50 @@ class Merger {
     tables.addEntry(row, type, target, top.hash, top.bytes, top.start, top.nameEnd);
   }
 
-  /** Adds the directory made of parts from `firstPart` on. */
-  private addDirectory(parent: number, selfEntry: number, firstPart: number): number {
-    this.firstPart.push(firstPart);
+  /**
+   * Adds the directory that the group makes, as an entry of `row`. Its parts end at an opaque one; its metadata come
+   * from the first layer that describes it, which may lie below that. Throws when a directory that is only implied
+   * meets something else below: its entries would be placed through a symlink, or into a file.
+   */
+  private directory(row: number): number {
+    this.firstPart.push(this.partRow.length);
+    let opaque = false;
+    let describing = -1;
+    let describingRow = 0;
+    for (const { layer, directory, entry, type } of this.group) {
+      if (type === L.EntryType.whiteout) break;
+      if (type !== L.EntryType.directory) {
+        if (describing >= 0) break;
+        const top = this.group[0] as Cursor;
+        const image = this.image(top.layer);
+        const path = displayName(entryPath(image, top.directory, top.entry));
+        const what = type === L.EntryType.symlink ? "a symlink" : "not a directory";
+        throw new Error(
+          `${image.metadata.file}: it has entries in ${path}, which is ${what} in the layers below`,
+        );
+      }
+      const image = this.image(layer);
+      const child = image.entryRow(directory, entry);
+      if (!opaque) this.addPart(layer, child);
+      if (describing < 0 && !image.isImplied(child)) {
+        describing = layer;
+        describingRow = child;
+      }
+      opaque ||= image.isOpaque(child);
+      if (opaque && describing >= 0) break;
+    }
+    return this.addDirectory(row, this.tables.entries.count, describing, describingRow);
+  }
+
+  private addPart(layer: number, row: number): void {
+    this.partLayer.push(layer);
+    this.partRow.push(row);
+  }
+
+  /** Adds a directory with the metadata of `row` in `layer`, or where that is -1 those of one nobody describes. */
+  private addDirectory(parent: number, selfEntry: number, layer: number, row: number): number {
     const { fields } = this;
-    for (let part = firstPart; part < this.partRow.length; part++) {
-      const layer = this.partLayer[part] as number;
-      const row = this.partRow[part] as number;
-      if (this.image(layer).isImplied(row)) continue;
+    if (layer >= 0) {
       this.common(layer, row);
       return this.tables.addDirectory(parent, selfEntry, 0, fields);
     }

@@ -49,14 +49,15 @@ export interface Shown {
   xattrs: Record<string, string>;
 }
 
-const types: Readonly<Record<number, Shown["type"]>> = {
-  2401: "fifo",
-  4802: "char",
-  9604: "dir",
-  14406: "block",
-  16807: "file",
-  21609: "symlink",
-};
+const S_IFMT = 0o170000;
+const types = new Map<number, Shown["type"]>([
+  [0o010000, "fifo"],
+  [0o020000, "char"],
+  [0o040000, "dir"],
+  [0o060000, "block"],
+  [0o100000, "file"],
+  [0o120000, "symlink"],
+]);
 const page = allocatePages(65536);
 
 /** Everything in an image by path (latin1); the root is "". */
@@ -79,7 +80,7 @@ export function show(image: Image): Map<string, Shown> {
 }
 
 function showRow(image: Image, row: number): Shown {
-  const type = types[image.mode(row) & 0o170000] as Shown["type"];
+  const type = types.get(image.mode(row) & S_IFMT) as Shown["type"];
   const size = image.size(row);
   let text = "";
   if (type === "symlink") text = Buffer.from(image.symlinkTarget(row)).toString("latin1");
