@@ -179,7 +179,6 @@ export class Dispatcher {
         if (row[1] === "forget") result = NO_REPLY;
       }
     }
-    counters.request(opcode);
     if (result === SUSPENDED || result === NO_REPLY) return 0;
     if (result < 0) {
       counters.error(opcode);

@@ -51,6 +51,7 @@ class Session {
   private readonly options: SessionOptions;
   private readonly fd: number;
   private readonly x = new Exchange(MAX_TRANSFER);
+  private readonly counters: Counters;
   private readonly dispatcher: Dispatcher;
   private readonly services: DeferredServices;
   private destroyed = false;
@@ -59,8 +60,8 @@ class Session {
   constructor(options: SessionOptions) {
     this.options = options;
     this.fd = options.channel.fd;
-    const counters = new Counters(options.counters);
-    this.dispatcher = new Dispatcher(this.x, options.fileSystem, counters, options.log);
+    this.counters = new Counters(options.counters);
+    this.dispatcher = new Dispatcher(this.x, options.fileSystem, this.counters, options.log);
     this.services = new DeferredServices(this.x, this.fd, options.log);
   }
 
@@ -68,7 +69,9 @@ class Session {
     const { fd, x, services } = this;
     const { inAddress, inCapacity } = x;
     const poll = createPoll([fd, services.wakeFd]);
-    const serveAgain = (message: Uint8Array): void => this.handle(x.restore(message));
+    const serveAgain = (message: Uint8Array): void => {
+      if (x.load(x.restore(message))) this.answer();
+    };
     while (this.end === undefined) {
       if (services.waiting) {
         if (poll.wait(-1) < 0) continue;
@@ -97,6 +100,7 @@ class Session {
       this.options.log.error("malformed message from the kernel", { length });
       return;
     }
+    this.counters.request(x.opcode);
     switch (x.opcode) {
       case Op.INIT:
         this.initialise();
@@ -111,11 +115,14 @@ class Session {
         this.write(x.seal(0));
         this.end = { kind: "unmounted" };
         return;
-      default: {
-        const reply = this.dispatcher.handle();
-        if (reply > 0 && this.write(reply) === -Errno.ENOENT) this.dispatcher.undo();
-      }
+      default:
+        this.answer();
     }
+  }
+
+  private answer(): void {
+    const reply = this.dispatcher.handle();
+    if (reply > 0 && this.write(reply) === -Errno.ENOENT) this.dispatcher.undo();
   }
 
   private write(length: number): number {

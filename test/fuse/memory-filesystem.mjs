@@ -6,13 +6,13 @@
 //   sleep-MS      fsync blocks the whole loop that long (used as the slow disk of another mount)
 //   offload*      fsync is handed to a helper, which syncs settings.slowFile
 //   suspend*      open waits for a sync of settings.slowFile first; every open is noted in the attribute user.journal
-//   refresh       settings of the cache: a write of "inode NAME" or "entry NAME" to it invalidates that name
-import { openSync } from "node:fs";
+//   refresh       takes commands: "change NAME" and "hide NAME" behind the kernel's back, "inode NAME",
+//                 "attributes NAME" and "entry NAME" to tell the kernel
+import { openSync, readFileSync } from "node:fs";
 import { constants } from "node:os";
 
 const { ENOENT, EEXIST, ENOTEMPTY, ENODATA, ENOTDIR, EISDIR, ERANGE, EINVAL, EINTR, ENXIO, EOPNOTSUPP } =
   constants.errno;
-const SUSPENDED = -0x4000_0000;
 const S_IFMT = 0o170000;
 const S_IFDIR = 0o040000;
 const S_IFREG = 0o100000;
@@ -42,10 +42,10 @@ class MemoryFileSystem {
     this.nextHandle = 1;
     const root = this.make(S_IFDIR | 0o755, 0, 0);
     root.parent = root;
-    this.daemon = `${daemonPid} ${settings.startTime ?? "0"}`;
+    const stat = readFileSync(`/proc/${daemonPid}/stat`, "latin1");
+    this.daemon = `${daemonPid} ${stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19]}`;
     for (const name of settings.files ?? []) this.addFile(root, name, Buffer.from(`content of ${name}\n`));
     for (let i = 0; i < (settings.count ?? 0); i++) this.addFile(root, `file-${i}`, Buffer.alloc(0));
-    if (settings.slowFile) this.slowFd = undefined;
     if (settings.leaveOut) for (const name of settings.leaveOut) this[name] = undefined;
   }
 
@@ -294,8 +294,7 @@ class MemoryFileSystem {
     if (this.prepared) return 0;
     return this.services.suspend(q, 1, this.slowJob(), (status) => {
       this.journal.push(`done ${status}`);
-      this.prepared = this.settings.prepareOnce === true;
-      if (!this.prepared) this.prepared = true;
+      this.prepared = true;
     });
   }
 
@@ -346,8 +345,8 @@ class MemoryFileSystem {
     const root = this.nodes.get(1);
     const node = root.children.get(name);
     if (kind === "change") {
-      node.data = Buffer.from("changed behind the kernel's back\n");
-      node.size = node.data.length;
+      node.data = Buffer.alloc(node.size, "x");
+      node.mode = S_IFREG | 0o600;
     } else if (kind === "hide") root.children.delete(name);
     else if (kind === "inode") this.services.invalidateInode(node.id, 0, 0);
     else if (kind === "attributes") this.services.invalidateInode(node.id, -1, 0);
@@ -466,5 +465,3 @@ class MemoryFileSystem {
     return this.node(q).xattrs.delete(text(name)) ? 0 : -ENODATA;
   }
 }
-
-export { SUSPENDED };
