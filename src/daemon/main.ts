@@ -1,6 +1,7 @@
 // Entry of a detached mount's process. Options come as JSON on descriptor 0; descriptor 3 takes one line, `ready` or
 // `error EXITCODE MESSAGE`, and is then closed. Started by mount.ts; loads no more than serving needs.
 import { closeSync, readFileSync, writeSync } from "node:fs";
+import { exitNow } from "../sys/process.js";
 import { MountFailure, type MountOptions, oneLine } from "./options.js";
 import { runMount } from "./process.js";
 
@@ -16,7 +17,7 @@ async function main(): Promise<number> {
     const options = JSON.parse(readFileSync(0, "utf8")) as MountOptions;
     return await runMount(options, {
       onReady: () => report("ready"),
-      onAbandon: (exitCode) => process.exit(exitCode),
+      onAbandon: exitNow,
     });
   } catch (cause) {
     try {
@@ -28,5 +29,5 @@ async function main(): Promise<number> {
   }
 }
 
-// Exit at once: a helper thread that still waits for a disk must not keep the process.
-process.exit(await main());
+// A helper thread that still waits for a disk must not keep the process.
+exitNow(await main());

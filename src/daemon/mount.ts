@@ -26,13 +26,22 @@ export function mountDetached(options: MountOptions): Promise<{ pid: number }> {
     let line = "";
     let ended: string | undefined;
     const settle = (): void => {
-      const ready = line === "ready\n";
+      if (line === "ready\n" && pid !== undefined) {
+        child.unref();
+        done({ pid });
+        return;
+      }
+      // A failure is told when nothing of the process is left.
+      if (ended === undefined) {
+        child.once("exit", settle);
+        return;
+      }
       const error = /^error (\d+) (.*)\n$/s.exec(line);
-      child.unref();
-      if (ready && pid !== undefined) done({ pid });
-      else if (error) fail(new MountFailure(error[2] as string, Number(error[1])));
-      else
-        fail(new MountFailure(`mount ${resolved.mountpoint}: the process ended without a word (${ended})`));
+      fail(
+        error
+          ? new MountFailure(error[2] as string, Number(error[1]))
+          : new MountFailure(`mount ${resolved.mountpoint}: the process ended without a word (${ended})`),
+      );
     };
     child.on("error", (error) =>
       fail(new MountFailure(`cannot start ${process.execPath}: ${error.message}`, 1)),
@@ -45,7 +54,7 @@ export function mountDetached(options: MountOptions): Promise<{ pid: number }> {
     output?.on("data", (chunk: Buffer) => {
       line += chunk.toString();
     });
-    output?.on("close", () => (line === "" && ended === undefined ? child.once("exit", settle) : settle()));
+    output?.on("close", settle);
   });
 }
 
@@ -56,9 +65,10 @@ export function mountDetached(options: MountOptions): Promise<{ pid: number }> {
 export async function mountForeground(options: MountOptions): Promise<number> {
   const resolved = resolveOptions(options);
   const { runMount } = await import("./process.js");
+  const { exitNow } = await import("../sys/process.js");
   process.chdir("/");
   return runMount(resolved, {
     onReady: () => {},
-    onAbandon: (exitCode) => process.exit(exitCode),
+    onAbandon: exitNow,
   });
 }

@@ -1,5 +1,5 @@
 // Process-wide settings that Node has no call for.
-import { bind } from "./libc.js";
+import { bind, bindPlain } from "./libc.js";
 import { allocatePages } from "./memory.js";
 
 const getrlimit = bind<[number, number]>("getrlimit64", "int", ["int", "uintptr_t"]);
@@ -15,4 +15,14 @@ export function raiseOpenFileLimit(): number {
   limit.view.setBigUint64(0, hard, true);
   const set = setrlimit(RLIMIT_NOFILE, limit.address);
   return set < 0 ? set : Number(hard);
+}
+
+const exitCall = bindPlain<[number]>("_exit", "void", ["int"]);
+
+/**
+ * Ends the process at once, whatever its threads wait for. process.exit() would join threads that block in a system
+ * call. Nothing is flushed and no exit handler runs.
+ */
+export function exitNow(code: number): void {
+  exitCall(code);
 }
