@@ -117,6 +117,7 @@ function specialLayer(): Buffer {
     { name: s("loop"), type: "symlink", link: "loop" },
     { name: s("longtarget"), type: "symlink", link: "x".repeat(1000) },
     { name: s("rawtarget"), type: "symlink", link: raw("to/\xff\xfe"), uid: 5, gid: 6 },
+    { name: s("mode-of-symlink"), type: "symlink", link: "rel", mode: 0o640 },
     { name: s("hl-symlink"), type: "link", link: s("rel"), time: "1111111111.111111111" },
     { name: s("null"), type: "char", rdev: [1, 3], mode: 0o666 },
     { name: s("blk"), type: "block", rdev: [7, 99], mode: 0o660, gid: 6 },

@@ -37,6 +37,8 @@ const typeFlags = {
   fifo: "6",
 } as const;
 
+const defaultModes: Readonly<Record<string, number>> = { dir: 0o755, symlink: 0o777 };
+
 const toBytes = (text: string | Buffer): Buffer =>
   typeof text === "string" ? Buffer.from(text, "utf8") : text;
 
@@ -76,7 +78,7 @@ function headerBlock({ name, link, flag, size, entry, gnu, tail }: Header): Buff
     gnu ? gnuNumber(width, value) : octal(width, fits(value, width));
   const block = Buffer.alloc(blockSize);
   name.copy(block, 0, 0, 100);
-  put(8, entry.mode ?? (entry.type === "dir" ? 0o755 : 0o644)).copy(block, 100);
+  put(8, entry.mode ?? defaultModes[entry.type ?? "file"] ?? 0o644).copy(block, 100);
   put(8, entry.uid ?? 0).copy(block, 108);
   put(8, entry.gid ?? 0).copy(block, 116);
   put(12, size).copy(block, 124);
