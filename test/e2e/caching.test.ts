@@ -1,12 +1,17 @@
 // What the kernel already knows is not asked again. Proven by the daemon's own request counters:
 // once a tree has been walked, walking it again reaches the daemon not even once.
 import { beforeAll, describe, expect, it } from "vitest";
-import { mountForeground, parseCounters } from "./foreground.js";
+import { type Counts, mountForeground, parseCounters } from "./foreground.js";
 import { oddLayers } from "./make-image.js";
 import { build, cannotMount, imgfs, run, scratch, shell, titleOf } from "./mounted.js";
 import { writeLayout } from "./oci-writer.js";
 
 let image: string;
+
+/** find asks for the filesystem's type once a walk; the kernel has no cache for that answer. */
+function cacheable({ STATFS: _, ...counts }: Counts): Counts {
+  return counts;
+}
 
 /** Names, attributes and link targets of the whole tree. */
 async function walk(path: string): Promise<number> {
@@ -24,19 +29,19 @@ describe.skipIf(cannotMount)(titleOf("the kernel's caches", cannotMount), () => 
   it("answer the second find over a read-only mount without a single request", async () => {
     const { path, counters } = await mountForeground(image, "--devices");
     expect(await walk(path)).toBeGreaterThan(2700);
-    const before = await counters();
+    const before = cacheable(await counters());
     expect(Object.values(before).reduce((sum, count) => sum + count, 0)).toBeGreaterThan(10);
     await walk(path);
-    expect(await counters()).toEqual(before);
+    expect(cacheable(await counters())).toEqual(before);
   });
 
   it("answer the third find over a writable mount without a single request", async () => {
     const { path, counters } = await mountForeground(image, "--devices", "--upper", scratch("upper"));
     await walk(path);
     await walk(path);
-    const before = await counters();
+    const before = cacheable(await counters());
     await walk(path);
-    expect(await counters()).toEqual(before);
+    expect(cacheable(await counters())).toEqual(before);
   });
 
   it("remember names that do not exist", async () => {
