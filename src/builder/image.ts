@@ -5,7 +5,8 @@
 import { existsSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
-import { type Digest, digestHex, sha256 } from "../base/digest.js";
+import { type Digest, sha256 } from "../base/digest.js";
+import { blobFile, CONFIG_FILE, INDEX_FILE } from "../imgfs/folder.js";
 import { Image } from "../imgfs/image.js";
 import { mergeLayers } from "../imgfs/merge.js";
 import type { LayerSummary } from "../imgfs/writer.js";
@@ -15,9 +16,6 @@ import type { ImageSource, LayerSource } from "../oci/source.js";
 import type { ConvertedLayer } from "./layer.js";
 import { convertAll } from "./pool.js";
 import { Staging } from "./staging.js";
-
-const indexName = "index.imgfs";
-const configName = "config.json";
 
 /** Workers unless the caller says otherwise: each one has a V8 heap and buffers of some 30 MB. */
 const maxDefaultJobs = 8;
@@ -119,12 +117,12 @@ export async function buildImage(
         image.platform,
         layers.map((layer) => layer.diffId),
       );
-    staging.write(indexName, mergeIndex(layers.map((layer) => layer.current)));
-    staging.write(configName, config);
-    const merged = indexNumbers(staging.pathOf(indexName), staging.folder);
+    staging.write(INDEX_FILE, mergeIndex(layers.map((layer) => layer.current)));
+    staging.write(CONFIG_FILE, config);
+    const merged = indexNumbers(staging.pathOf(INDEX_FILE), staging.folder);
     const built = publishLayers(layers, staging);
-    const configPath = staging.publish(configName);
-    const index = staging.publish(indexName);
+    const configPath = staging.publish(CONFIG_FILE);
+    const index = staging.publish(INDEX_FILE);
     staging.sync();
     const result: BuildResult = {
       index,
@@ -195,15 +193,11 @@ async function convertLayers(
   });
 }
 
-function blobName(diffId: Digest): string {
-  return `${digestHex(diffId)}.imgfs`;
-}
-
 /** The blob of an earlier build when there is a sound one: its header and page digests are read, not its data. */
 function reusable(layer: LayerSource, staging: Staging): StagedLayer | undefined {
   const { diffId } = layer;
   if (diffId === undefined) return undefined;
-  const path = join(staging.folder, blobName(diffId));
+  const path = join(staging.folder, blobFile(diffId));
   if (!existsSync(path)) return undefined;
   let blob: Image;
   try {
@@ -243,7 +237,7 @@ function stagedLayer(
     digest,
     mediaType: layer.mediaType,
     compression,
-    path: join(staging.folder, blobName(diffId)),
+    path: join(staging.folder, blobFile(diffId)),
     current: staging.pathOf(name),
     staged: name,
     reused: false,
@@ -293,7 +287,7 @@ function publishLayers(layers: readonly StagedLayer[], staging: Staging): BuiltL
   const done = new Set<string>();
   return layers.map(({ current: _, staged, ...layer }) => {
     if (staged !== undefined && !done.has(staged)) {
-      staging.publish(staged, blobName(layer.diffId));
+      staging.publish(staged, blobFile(layer.diffId));
       done.add(staged);
     }
     return layer;

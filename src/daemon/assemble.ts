@@ -2,6 +2,9 @@
 // by name; the worker takes it, or another module of the same shape, by URL.
 import type { Logger } from "../base/log.js";
 import type { FileSystem } from "../fuse/operations.js";
+import { imageFile } from "../imgfs/folder.js";
+import { Image } from "../imgfs/image.js";
+import { createOverlay } from "../overlay/overlay.js";
 import type { MountOptions } from "./options.js";
 
 export interface Assembly {
@@ -13,3 +16,37 @@ export interface Assembly {
 
 /** What a filesystem module exports as `createFileSystem`. Throws, or rejects with, an Error of one line. */
 export type CreateFileSystem = (assembly: Assembly) => FileSystem | Promise<FileSystem>;
+
+/** The overlay over the image, or the stack of blobs, that the options name. */
+export const createFileSystem: CreateFileSystem = ({ options, log, daemonPid }) => {
+  const image = openImage(options.sources);
+  try {
+    const { upper, work, devices } = options;
+    return createOverlay({ image, upper, work, devices, log, daemonPid });
+  } catch (cause) {
+    image.close();
+    throw cause;
+  }
+};
+
+/**
+ * One source is what imgfs build made, or a layer blob, which is shown as a stack of one; several are layer blobs. All
+ * blobs are opened here, so that a missing or a wrong one is an error of the mount and not of a later read.
+ */
+function openImage(sources: readonly string[]): Image {
+  const [only] = sources;
+  if (sources.length > 1 || only === undefined) return Image.stack(sources);
+  const file = imageFile(only);
+  const image = Image.open(file);
+  if (image.kind === "layer") {
+    image.close();
+    return Image.stack([file]);
+  }
+  try {
+    image.openBlobs();
+    return image;
+  } catch (cause) {
+    image.close();
+    throw cause;
+  }
+}

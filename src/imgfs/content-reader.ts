@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { type Digest, digestHex, digestOf } from "../base/digest.js";
 import { Errno } from "../base/errno.js";
 import { Corrupt } from "./errors.js";
+import { blobFile } from "./folder.js";
 import { type ImageHeader, parseHeader } from "./header.js";
 import * as L from "./layout.js";
 import type { Metadata, Table } from "./metadata.js";
@@ -82,7 +83,7 @@ export function decodeBlobs(metadata: Metadata): readonly BlobInfo[] {
 
 /** Opens a blob for its data and checks that it is the one an index means. Throws Corrupt or a system error. */
 export function openBlob(info: BlobInfo, directory: string): Blob {
-  const source = fileSource(join(directory, `${digestHex(info.source)}.imgfs`));
+  const source = fileSource(join(directory, blobFile(info.source)));
   try {
     const header = readHeader(source);
     if (header.rootDigest !== info.rootDigest) {
