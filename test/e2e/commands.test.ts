@@ -1,11 +1,14 @@
 // The command line as a user meets it: results on stdout, errors on one line of stderr, exit codes,
 // and builds that are the same whenever and however they run.
+import { spawn } from "node:child_process";
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { gzipSync } from "node:zlib";
 import { beforeAll, describe, expect, it } from "vitest";
 import { oddLayers } from "./make-image.js";
-import { build, cli, imgfs, noCommand, run, scratch, scratchDirectory, titleOf } from "./mounted.js";
-import { sha256, writeDockerArchive, writeLayout } from "./oci-writer.js";
+import { build, cli, imgfs, noCommand, run, scratch, scratchDirectory, titleOf, until } from "./mounted.js";
+import { editLayout, sha256, writeDockerArchive, writeLayout } from "./oci-writer.js";
+import { layerTar } from "./tar-writer.js";
 
 const oneLine = /^imgfs: [^\n]+\n(hint: [^\n]+\n)?$/;
 const layers = oddLayers();
@@ -20,6 +23,8 @@ function digests(folder: string): Record<string, string> {
       .map((name) => [name, sha256(readFileSync(join(folder, name)))]),
   );
 }
+
+const hasFiles = (folder: string): boolean => existsSync(folder) && readdirSync(folder).length > 0;
 
 beforeAll(async () => {
   layout = scratch("layout");
@@ -63,44 +68,60 @@ describe.skipIf(noCommand)(titleOf("imgfs build", noCommand), () => {
   it("refuses a layer whose bytes are not those of its digest, and leaves nothing behind", async () => {
     const damaged = scratch("damaged");
     writeLayout(damaged, layers);
-    const blobs = join(damaged, "blobs/sha256");
-    const manifest = JSON.parse(readFileSync(join(damaged, "index.json"), "utf8")).manifests[0].digest.slice(
-      7,
-    );
-    const layer = JSON.parse(readFileSync(join(blobs, manifest), "utf8")).layers[1].digest.slice(7);
-    const bytes = readFileSync(join(blobs, layer));
-    bytes.writeUInt8(bytes.readUInt8(bytes.length >> 1) ^ 1, bytes.length >> 1);
-    writeFileSync(join(blobs, layer), bytes);
+    editLayout(damaged, ({ manifest }) => {
+      const digest = manifest.layers[1]?.digest as string;
+      const path = join(damaged, "blobs/sha256", digest.slice(7));
+      const bytes = readFileSync(path);
+      bytes.writeUInt8(bytes.readUInt8(bytes.length >> 1) ^ 1, bytes.length >> 1);
+      writeFileSync(path, bytes);
+    });
     const dest = scratch("dest");
     const outcome = await imgfs("build", `oci:${damaged}`, dest, "--progress=none");
     expect(outcome).toMatchObject({ code: 1, stdout: "" });
     expect(outcome.stderr).toMatch(oneLine);
-    const left = existsSync(dest) ? readdirSync(dest) : [];
-    expect(left).not.toContain("index.imgfs");
-    // Blobs of sound layers may stay; the damaged one and temporary files may not.
-    expect(left.filter((name) => !/^[0-9a-f]{64}\.imgfs$/.test(name))).toEqual([]);
-    expect(left).not.toContain(`${sha256(layers[1] as Buffer)}.imgfs`);
+    expect(existsSync(dest) ? readdirSync(dest) : []).toEqual([]);
   });
 
   it("refuses a layer whose diffID is not the one the config gives", async () => {
     const swapped = scratch("swapped");
     writeLayout(swapped, layers, { compression: "none" });
-    const blobs = join(swapped, "blobs/sha256");
-    const index = JSON.parse(readFileSync(join(swapped, "index.json"), "utf8"));
-    const put = (value: unknown): { digest: string; size: number } => {
-      const data = Buffer.from(JSON.stringify(value));
-      writeFileSync(join(blobs, sha256(data)), data);
-      return { digest: `sha256:${sha256(data)}`, size: data.length };
-    };
-    const manifest = JSON.parse(readFileSync(join(blobs, index.manifests[0].digest.slice(7)), "utf8"));
-    const config = JSON.parse(readFileSync(join(blobs, manifest.config.digest.slice(7)), "utf8"));
-    config.rootfs.diff_ids.reverse();
-    Object.assign(manifest.config, put(config));
-    Object.assign(index.manifests[0], put(manifest));
-    writeFileSync(join(swapped, "index.json"), JSON.stringify(index));
+    editLayout(swapped, ({ config }) => config.rootfs.diff_ids.reverse());
     const outcome = await imgfs("build", `oci:${swapped}`, scratch("dest"), "--progress=none");
     expect(outcome).toMatchObject({ code: 1, stdout: "" });
     expect(outcome.stderr).toMatch(oneLine);
+  });
+
+  it("that is interrupted ends with exit 130 and leaves nothing behind", async () => {
+    // A layer of 2 GiB in a few MB: one gzip member for the tar header, many for its zeros. Its diffID
+    // is never reached.
+    const huge = scratch("huge");
+    writeLayout(huge, layers.slice(0, 1));
+    const header = layerTar([{ name: "zeros", data: Buffer.alloc(0) }]).subarray(0, 512);
+    header.write(`${(2 ** 31).toString(8).padStart(11, "0")}\0`, 124, "latin1");
+    header.fill(" ", 148, 156);
+    header.write(
+      `${header
+        .reduce((sum, byte) => sum + byte, 0)
+        .toString(8)
+        .padStart(6, "0")}\0 `,
+      148,
+      "latin1",
+    );
+    const zeros = gzipSync(Buffer.alloc(64 << 20), { level: 1 });
+    const members = Array.from({ length: 32 }, () => zeros);
+    editLayout(huge, ({ manifest, put }) => {
+      const mediaType = manifest.layers[0]?.mediaType as string;
+      manifest.layers[0] = put(mediaType, Buffer.concat([gzipSync(header), ...members]));
+    });
+    const dest = scratch("dest");
+    const child = spawn(process.execPath, [cli, "build", `oci:${huge}`, dest, "--progress=plain"], {
+      stdio: "ignore",
+    });
+    const ended = new Promise<number | null>((done) => child.on("close", done));
+    await until("the build has begun", () => child.exitCode !== null || hasFiles(dest));
+    child.kill("SIGINT");
+    expect(await ended).toBe(130);
+    expect(hasFiles(dest)).toBe(false);
   });
 
   it("says on one line what is wrong with a source", async () => {

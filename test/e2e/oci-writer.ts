@@ -1,7 +1,7 @@
 // Puts layer tars into the forms an image comes in: an OCI layout (gzip or plain layers, one or
 // several platforms) and a docker archive. Deterministic: no clock, no host.
 import { createHash } from "node:crypto";
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { layerTar, type TarEntry } from "./tar-writer.js";
@@ -92,6 +92,28 @@ export function writeLayout(folder: string, layers: Layers, options: LayoutOptio
   const gzip = (options.compression ?? "gzip") === "gzip";
   const manifest = putManifest(folder, layers, hostPlatform.architecture, gzip);
   putIndex(folder, [tagged(manifest, options.tag ?? "latest")]);
+}
+
+/** The parts of a manifest and a config that tests change. */
+export interface Editable {
+  readonly manifest: { layers: Array<{ mediaType: string; digest: string; size: number }> };
+  readonly config: { rootfs: { diff_ids: string[] } };
+  /** Stores a blob and returns what a manifest says of it. */
+  put(mediaType: string, data: Buffer): { mediaType: string; digest: string; size: number };
+}
+
+/** Changes the one image of a layout: every digest on the way to it is right afterwards. */
+export function editLayout(folder: string, edit: (image: Editable) => void): void {
+  const read = (path: string) => JSON.parse(readFileSync(join(folder, path), "utf8"));
+  const blob = ({ digest }: Descriptor): string => `blobs/sha256/${digest.slice(7)}`;
+  const put = (mediaType: string, data: Buffer): Descriptor => putBlob(folder, mediaType, data);
+  const index = read("index.json");
+  const manifest = read(blob(index.manifests[0]));
+  const config = read(blob(manifest.config));
+  edit({ manifest, config, put });
+  Object.assign(manifest.config, put(types.config, Buffer.from(JSON.stringify(config))));
+  Object.assign(index.manifests[0], put(types.manifest, Buffer.from(JSON.stringify(manifest))));
+  writeFileSync(join(folder, "index.json"), JSON.stringify(index));
 }
 
 /** An OCI layout whose tag names an index of several platforms; the keys are architectures. */
