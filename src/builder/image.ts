@@ -117,7 +117,7 @@ export async function buildImage(
         image.platform,
         layers.map((layer) => layer.diffId),
       );
-    staging.write(INDEX_FILE, mergeIndex(layers.map((layer) => layer.current)));
+    staging.write(INDEX_FILE, mergeIndex(layers));
     staging.write(CONFIG_FILE, config);
     const merged = indexNumbers(staging.pathOf(INDEX_FILE), staging.folder);
     const built = publishLayers(layers, staging);
@@ -259,11 +259,18 @@ function summaryOf(blob: Image): BlobSummary {
   };
 }
 
-function mergeIndex(paths: readonly string[]): Uint8Array {
+/** The index over the layers. An error that names a blob's file is made to name the layer. */
+function mergeIndex(layers: readonly StagedLayer[]): Uint8Array {
   const blobs: Image[] = [];
   try {
-    for (const path of paths) blobs.push(Image.open(path));
+    for (const { current } of layers) blobs.push(Image.open(current));
     return mergeLayers(blobs);
+  } catch (cause) {
+    const { message } = cause as Error;
+    const layer = layers.findIndex(({ current }) => message.startsWith(`${current}: `));
+    if (layer < 0) throw cause;
+    const { current, digest, diffId } = layers[layer] as StagedLayer;
+    throw new Error(`layer ${layer + 1} (${digest ?? diffId}): ${message.slice(current.length + 2)}`);
   } finally {
     for (const blob of blobs) blob.close();
   }

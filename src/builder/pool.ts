@@ -36,7 +36,8 @@ export async function convertAll(
   options.signal?.addEventListener("abort", onAbort);
 
   const work = async (): Promise<void> => {
-    const worker = new Worker(new URL("./layer-worker.js", import.meta.url));
+    // Flags of this process, such as --input-type, may not suit a file.
+    const worker = new Worker(new URL("./layer-worker.js", import.meta.url), { execArgv: [] });
     workers.push(worker);
     for (let task = queue.shift(); task !== undefined; task = queue.shift()) {
       const index = task;
