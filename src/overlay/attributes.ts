@@ -1,6 +1,7 @@
 // What stat says of an inode: from the image for what is only there, from the backing object otherwise, with the
 // identity and the link count of the merged view.
 // Invariant: reads never change a time.
+import { Errno } from "../base/errno.js";
 import type { Attr, AttrReply, Request, Status } from "../fuse/operations.js";
 import { S_IFDIR, type Stat } from "../sys/stat.js";
 import { statBacking } from "./backing-metadata.js";
@@ -20,6 +21,7 @@ export function fillAttr(m: OverlayState, id: number, out: AttrReply): Status {
   out.attrTimeout = Infinity;
   const node = m.inodes.get(id);
   if (node !== undefined) return fillNodeAttr(m, node, out.attr);
+  if (id > m.lower.tree.inodeCount) return -Errno.ESTALE;
   fillLowerAttr(m, id - 1, out.attr);
   return 0;
 }

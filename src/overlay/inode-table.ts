@@ -15,11 +15,16 @@ export interface DirectoryPart {
   subdirectories: number;
   /** Objects with an origin may be found here under names that the lower directory does not have. */
   impure: boolean;
+  /** Group that new objects inherit by the setgid bit, NO_GROUP, or GROUP_UNKNOWN. */
+  group: number;
   /** New objects inherit a default ACL. */
   defaultAcl: boolean;
   /** Files here may be whiteouts in xattr form. */
   xattrWhiteouts: boolean;
 }
+
+export const NO_GROUP = -1;
+export const GROUP_UNKNOWN = -2;
 
 /** An inode that has, or had, something in the upper directory. */
 export interface Node {
@@ -206,6 +211,7 @@ export function createDirectoryPart(lowerRow: number): DirectoryPart {
     listing: undefined,
     subdirectories: -1,
     impure: false,
+    group: GROUP_UNKNOWN,
     defaultAcl: false,
     xattrWhiteouts: false,
   };

@@ -8,12 +8,16 @@ import type { FileSystem, Open, Request } from "../fuse/operations.js";
 import { emptyStat, S_IFDIR, statFd } from "../sys/stat.js";
 import { getattr } from "./attributes.js";
 import { BackingFds } from "./backing-fds.js";
+import { create, link, mkdir, mknod, symlink } from "./create.js";
 import { copyFileRange, fallocate, fsync, lseek, open, read, release, syncfs, write } from "./file-io.js";
 import { createDirectoryPart, createNode, InodeTable, type Node } from "./inode-table.js";
 import { lookup } from "./lookup.js";
 import { createLower, type LowerTree } from "./lower.js";
 import { createReaddir } from "./readdir.js";
 import { readlink } from "./readlink.js";
+import { rmdir, unlink } from "./remove.js";
+import { rename } from "./rename.js";
+import { setattr } from "./set-attributes.js";
 import { createState, type OverlayState } from "./state.js";
 import { statfs } from "./statfs.js";
 import { closeUpper, openUpper, type Upper } from "./upper.js";
@@ -61,6 +65,15 @@ export function createOverlay(options: OverlayOptions): FileSystem {
     lookup: (q, name, out) => lookup(m, q, name, out),
     forget: (nodeid, count) => m.inodes.forget(nodeid, count),
     getattr: (q, out) => getattr(m, q, out),
+    setattr: (q, set, out) => setattr(m, q, set, out),
+    mknod: (q, name, mode, rdev, umask, out) => mknod(m, q, name, mode, rdev, umask, out),
+    mkdir: (q, name, mode, umask, out) => mkdir(m, q, name, mode, umask, out),
+    symlink: (q, name, target, out) => symlink(m, q, name, target, out),
+    unlink: (q, name) => unlink(m, q, name),
+    rmdir: (q, name) => rmdir(m, q, name),
+    rename: (q, name, newParent, newName, flags) => rename(m, q, name, newParent, newName, flags),
+    link: (q, nodeid, newName, out) => link(m, q, nodeid, newName, out),
+    create: (q, name, flags, mode, umask, entry, open) => create(m, q, name, flags, mode, umask, entry, open),
     readlink: (q, out) => readlink(m, q, out),
     // A read-only mount needs no word of opens, and no mount of directories: without these the kernel opens by itself.
     ...(upper === undefined

@@ -1,0 +1,435 @@
+// New objects: create, mknod, mkdir, symlink, link. Where nothing is in the way an object is made in its place;
+// over a whiteout it is made in WORK/tmp, finished there, and put in the whiteout's place by one rename, so that the
+// lower name never shows between. A directory over a whiteout is opaque before it appears.
+import { Errno, FsError } from "../base/errno.js";
+import { FOPEN_KEEP_CACHE } from "../fuse/abi.js";
+import type { Entry, NameView, Open, Request, Status } from "../fuse/operations.js";
+import {
+  AT_FDCWD,
+  AT_REMOVEDIR,
+  chmodAt,
+  chownAt,
+  closeFd,
+  linkAt,
+  mkdirAt,
+  mknodAt,
+  O_CREAT,
+  O_DIRECTORY,
+  O_EXCL,
+  O_NOFOLLOW,
+  O_RDONLY,
+  O_RDWR,
+  openAt,
+  RENAME_EXCHANGE,
+  renameAt,
+  symlinkAt,
+  unlinkAt,
+} from "../sys/files.js";
+import { check } from "../sys/libc.js";
+import {
+  emptyStat,
+  S_IFCHR,
+  S_IFDIR,
+  S_IFLNK,
+  S_IFMT,
+  S_IFREG,
+  S_ISGID,
+  type Stat,
+  statAt,
+  statFd,
+} from "../sys/stat.js";
+import { readXattrFd, writeXattrFd } from "../sys/xattr.js";
+import { fillFromStat } from "./attributes.js";
+import { statBacking } from "./backing-metadata.js";
+import { copyUp } from "./copy-up.js";
+import { addSubdirectories, noteName } from "./directory-names.js";
+import { open } from "./file-io.js";
+import { coverName } from "./hard-links.js";
+import {
+  createDirectoryPart,
+  createNode,
+  type DirectoryPart,
+  GROUP_UNKNOWN,
+  NO_GROUP,
+  type Node,
+  upperIno,
+} from "./inode-table.js";
+import { replyEntry } from "./lookup.js";
+import { find, NAME_MAX } from "./resolve.js";
+import { type OverlayState, recordOf, type WritableState, writable } from "./state.js";
+import { removeTemporary, temporaryName } from "./upper.js";
+import { isWhiteout, markImpure, markOpaque } from "./whiteout.js";
+
+const O_EXCLUSIVE = O_CREAT | O_EXCL | O_NOFOLLOW;
+const defaultAcl = Buffer.from("system.posix_acl_default");
+
+/** The directory a name is to be made in, which exists in the upper directory, or a status to answer with. */
+export function directoryFor(m: WritableState, q: Request, id: number, name: NameView): Node | Status {
+  if (name.end - name.start > NAME_MAX) return -Errno.ENAMETOOLONG;
+  if (m.inodes.get(id)?.removed === true) return -Errno.ENOENT;
+  const copied = copyUp(m, q, id);
+  if (copied < 0) return copied;
+  const directory = recordOf(m, id);
+  return directory.directory === undefined ? -Errno.ENOTDIR : directory;
+}
+
+/** A copy of a name's bytes. */
+export function copyName(name: NameView): Buffer {
+  return Buffer.from(name.bytes.subarray(name.start, name.end));
+}
+
+/** What is at a name where something is to be made: a whiteout, nothing that shows, or something (EEXIST). */
+export function freeName(m: WritableState, directory: Node, name: Buffer): "free" | "whiteout" | Status {
+  const part = directory.directory as DirectoryPart;
+  const fd = m.fds.of(directory);
+  const result = statAt(fd, name, m.stat);
+  if (result === 0) return isWhiteout(fd, name, m.stat, part.xattrWhiteouts) ? "whiteout" : -Errno.EEXIST;
+  if (result !== -Errno.ENOENT) return result;
+  const shows = part.lowerRow >= 0 && m.lower.find(part.lowerRow, name, 0, name.length) >= 0;
+  return shows ? -Errno.EEXIST : "free";
+}
+
+interface Wanted {
+  readonly type: number;
+  /** Permission bits before the umask. */
+  readonly mode: number;
+  readonly umask: number;
+  /** Makes the object, with `mode`, exclusively: 0 or a descriptor, or a negative errno. */
+  make(directoryFd: number, name: Buffer, mode: number): number;
+}
+
+interface Made {
+  readonly node: Node;
+  /** What `make` returned. */
+  readonly result: number;
+  readonly stat: Stat;
+}
+
+/** Makes an object under a free name and gives it a record. Throws FsError, and then nothing has been made. */
+function makeObject(m: WritableState, q: Request, directory: Node, name: Buffer, wanted: Wanted): Made {
+  const part = directory.directory as DirectoryPart;
+  const directoryFd = m.fds.of(directory);
+  const stat = emptyStat();
+  const mode = part.defaultAcl ? wanted.mode : wanted.mode & ~wanted.umask;
+  let result = -Errno.EEXIST;
+  if (part.lowerRow < 0 || !m.lower.covers(part.lowerRow, name))
+    result = wanted.make(directoryFd, name, mode);
+  if (result === -Errno.EEXIST) {
+    const free = freeName(m, directory, name);
+    if (typeof free === "number") throw new FsError(-free);
+    result = free === "free" ? wanted.make(directoryFd, name, mode) : -Errno.EEXIST;
+    if (free === "whiteout") result = makeOverWhiteout(m, q, directory, name, wanted, mode, stat);
+    else if (result >= 0) finishInPlace(m, q, directory, name, wanted, mode, result, stat);
+  } else if (result >= 0) finishInPlace(m, q, directory, name, wanted, mode, result, stat);
+  check(result, "creation in the upper directory");
+  coverName(m, directory, name);
+  return { node: addRecord(m, directory, name, stat), result, stat };
+}
+
+function finishInPlace(
+  m: WritableState,
+  q: Request,
+  directory: Node,
+  name: Buffer,
+  wanted: Wanted,
+  mode: number,
+  fd: number,
+  stat: Stat,
+): void {
+  try {
+    finish(m, q, directory, m.fds.of(directory), name, wanted, mode, stat);
+  } catch (cause) {
+    if (fd > 0) closeFd(fd);
+    unlinkAt(m.fds.of(directory), name, wanted.type === S_IFDIR ? AT_REMOVEDIR : 0);
+    throw cause;
+  }
+}
+
+/** Gives a new object its owner and exact mode, and stats it. */
+function finish(
+  m: WritableState,
+  q: Request,
+  directory: Node,
+  atFd: number,
+  name: Buffer,
+  wanted: Wanted,
+  mode: number,
+  stat: Stat,
+): void {
+  const part = directory.directory as DirectoryPart;
+  const group = inheritedGroup(m, directory);
+  const gid = group === NO_GROUP ? q.gid : group;
+  const inheritsBit = group !== NO_GROUP && wanted.type === S_IFDIR;
+  const exact = (mode & 0o7777) | (inheritsBit ? S_ISGID : 0);
+  check(statAt(atFd, name, stat), "stat of a new object");
+  let changed = false;
+  if (stat.uid !== q.uid || stat.gid !== gid) {
+    check(chownAt(atFd, name, q.uid, gid), "owner of a new object");
+    changed = true;
+  }
+  // With a default ACL the backing filesystem has worked the mode out.
+  const special = changed && (exact & 0o6000) !== 0;
+  if (wanted.type !== S_IFLNK && (special || (!part.defaultAcl && (stat.mode & 0o7777) !== exact))) {
+    check(chmodAt(atFd, name, exact), "mode of a new object");
+    changed = true;
+  }
+  if (changed) check(statAt(atFd, name, stat), "stat of a new object");
+}
+
+/** The group that objects made in a directory get by its setgid bit. */
+function inheritedGroup(m: WritableState, directory: Node): number {
+  const part = directory.directory as DirectoryPart;
+  if (part.group === GROUP_UNKNOWN) {
+    check(statFd(m.fds.of(directory), m.stat), "stat in the upper directory");
+    part.group = (m.stat.mode & S_ISGID) !== 0 ? m.stat.gid : NO_GROUP;
+  }
+  return part.group;
+}
+
+function makeOverWhiteout(
+  m: WritableState,
+  q: Request,
+  directory: Node,
+  name: Buffer,
+  wanted: Wanted,
+  mode: number,
+  stat: Stat,
+): number {
+  const { upper } = m;
+  const temporary = temporaryName(upper);
+  let result = -1;
+  try {
+    result = makeStaged(m, directory, temporary, (fd, at) => wanted.make(fd, at, mode));
+    if (wanted.type === S_IFDIR) {
+      const fd = check(
+        openAt(upper.temporaryFd, temporary, O_RDONLY | O_DIRECTORY),
+        "open of a new directory",
+      );
+      const marked = markOpaque(upper, fd);
+      closeFd(fd);
+      check(marked, "opaque mark");
+    }
+    finish(m, q, directory, upper.temporaryFd, temporary, wanted, mode, stat);
+    const flags = wanted.type === S_IFDIR ? RENAME_EXCHANGE : 0;
+    check(renameAt(upper.temporaryFd, temporary, m.fds.of(directory), name, flags), "rename over a whiteout");
+    if (wanted.type === S_IFDIR) unlinkAt(upper.temporaryFd, temporary);
+  } catch (cause) {
+    if (result > 0) closeFd(result);
+    removeTemporary(upper, temporary);
+    throw cause;
+  }
+  return result;
+}
+
+/** Makes an object in WORK/tmp as if in `directory`: with the default ACL it would inherit there. */
+function makeStaged(
+  m: WritableState,
+  directory: Node,
+  temporary: Buffer,
+  make: (fd: number, name: Buffer) => number,
+): number {
+  const { upper } = m;
+  if ((directory.directory as DirectoryPart).defaultAcl === false) {
+    return check(make(upper.temporaryFd, temporary), "creation in the work directory");
+  }
+  const acl = readXattrFd(m.fds.of(directory), defaultAcl);
+  if (typeof acl === "number") throw new FsError(-acl, "default ACL");
+  const nest = temporaryName(upper);
+  check(mkdirAt(upper.temporaryFd, nest, 0o700), "mkdir in the work directory");
+  const fd = check(openAt(upper.temporaryFd, nest, O_RDONLY | O_DIRECTORY), "open in the work directory");
+  try {
+    check(writeXattrFd(fd, defaultAcl, acl), "default ACL");
+    const result = check(make(fd, temporary), "creation in the work directory");
+    check(renameAt(fd, temporary, upper.temporaryFd, temporary), "rename in the work directory");
+    return result;
+  } finally {
+    closeFd(fd);
+    removeTemporary(upper, nest);
+  }
+}
+
+function addRecord(m: WritableState, directory: Node, name: Buffer, stat: Stat): Node {
+  const type = stat.mode & S_IFMT;
+  const part = type === S_IFDIR ? createDirectoryPart(-1) : undefined;
+  if (part !== undefined) part.defaultAcl = (directory.directory as DirectoryPart).defaultAcl;
+  const node = createNode(
+    {
+      id: m.inodes.newId(),
+      row: -1,
+      type,
+      ino: upperIno(stat.ino),
+      backing: stat.ino,
+      directory: part,
+    },
+    directory,
+    name,
+  );
+  m.inodes.add(node);
+  noteName(directory, name, stat.mode, stat.ino);
+  addSubdirectories(directory, type, 1);
+  return node;
+}
+
+function answer(m: OverlayState, { node, stat }: Pick<Made, "node" | "stat">, out: Entry): Status {
+  out.nodeid = node.id;
+  out.generation = 0;
+  out.entryTimeout = Infinity;
+  out.attrTimeout = Infinity;
+  fillFromStat(m, node, stat, out.attr);
+  m.inodes.remember(node.id);
+  return 0;
+}
+
+/** FUSE CREATE. */
+export function create(
+  m: OverlayState,
+  q: Request,
+  name: NameView,
+  flags: number,
+  mode: number,
+  umask: number,
+  entry: Entry,
+  out: Open,
+): Status {
+  const state = writable(m);
+  const directory = directoryFor(state, q, q.nodeid, name);
+  if (typeof directory === "number") return directory;
+  let made: Made;
+  try {
+    made = makeObject(state, q, directory, copyName(name), {
+      type: S_IFREG,
+      mode: mode & 0o7777,
+      umask,
+      make: (fd, at, bits) => openAt(fd, at, O_EXCLUSIVE | O_RDWR, bits),
+    });
+  } catch (cause) {
+    const exists = cause instanceof FsError && cause.errno === Errno.EEXIST;
+    if (!exists || (flags & O_EXCL) !== 0) throw cause;
+    return openExisting(m, q, name, flags, entry, out);
+  }
+  const { node, result } = made;
+  m.fds.hold(node, result);
+  node.opens++;
+  out.fh = 1;
+  out.openFlags = FOPEN_KEEP_CACHE;
+  return answer(m, made, entry);
+}
+
+/** CREATE without O_EXCL of a name that exists, which the kernel did not know. */
+function openExisting(
+  m: OverlayState,
+  q: Request,
+  name: NameView,
+  flags: number,
+  entry: Entry,
+  out: Open,
+): Status {
+  const id = find(m, q.nodeid, name.bytes, name.start, name.end);
+  if (id <= 0) return id === 0 ? -Errno.ENOENT : id;
+  const opened = open(m, { ...q, nodeid: id }, flags & ~(O_CREAT | O_EXCL), false, out);
+  return opened < 0 ? opened : replyEntry(m, id, entry);
+}
+
+/** FUSE MKNOD. */
+export function mknod(
+  m: OverlayState,
+  q: Request,
+  name: NameView,
+  mode: number,
+  rdev: number,
+  umask: number,
+  out: Entry,
+): Status {
+  const state = writable(m);
+  const type = mode & S_IFMT;
+  // Device 0:0 is what a whiteout is made of: overlayfs refuses it in the same way.
+  if (type === S_IFCHR && rdev === 0) return -Errno.EPERM;
+  const directory = directoryFor(state, q, q.nodeid, name);
+  if (typeof directory === "number") return directory;
+  const made = makeObject(state, q, directory, copyName(name), {
+    type,
+    mode: mode & 0o7777,
+    umask,
+    make: (fd, at, bits) => mknodAt(fd, at, type | bits, rdev),
+  });
+  return answer(m, made, out);
+}
+
+/** FUSE MKDIR. */
+export function mkdir(
+  m: OverlayState,
+  q: Request,
+  name: NameView,
+  mode: number,
+  umask: number,
+  out: Entry,
+): Status {
+  const state = writable(m);
+  const directory = directoryFor(state, q, q.nodeid, name);
+  if (typeof directory === "number") return directory;
+  const made = makeObject(state, q, directory, copyName(name), {
+    type: S_IFDIR,
+    mode: mode & 0o7777,
+    umask,
+    make: (fd, at, bits) => mkdirAt(fd, at, bits),
+  });
+  return answer(m, made, out);
+}
+
+/** FUSE SYMLINK. */
+export function symlink(m: OverlayState, q: Request, name: NameView, target: NameView, out: Entry): Status {
+  const state = writable(m);
+  const directory = directoryFor(state, q, q.nodeid, name);
+  if (typeof directory === "number") return directory;
+  const text = copyName(target);
+  const made = makeObject(state, q, directory, copyName(name), {
+    type: S_IFLNK,
+    mode: 0o777,
+    umask: 0,
+    make: (fd, at) => symlinkAt(text, fd, at),
+  });
+  return answer(m, made, out);
+}
+
+/** FUSE LINK: one more name for `nodeid`, which is copied up first. */
+export function link(m: OverlayState, q: Request, nodeid: number, newName: NameView, out: Entry): Status {
+  const state = writable(m);
+  const directory = directoryFor(state, q, q.nodeid, newName);
+  if (typeof directory === "number") return directory;
+  const copied = copyUp(state, q, nodeid);
+  if (copied < 0) return copied;
+  const node = recordOf(m, nodeid);
+  if (node.directory !== undefined) return -Errno.EPERM;
+  const name = copyName(newName);
+  const free = freeName(state, directory, name);
+  if (typeof free === "number") return free;
+  if (node.row >= 0) markImpureDirectory(state, directory);
+  if (free === "whiteout") {
+    const temporary = temporaryName(state.upper);
+    check(linkBacking(state, node, state.upper.temporaryFd, temporary), "link in the work directory");
+    const moved = renameAt(state.upper.temporaryFd, temporary, m.fds.of(directory), name);
+    if (moved < 0) removeTemporary(state.upper, temporary);
+    check(moved, "rename over a whiteout");
+  } else check(linkBacking(state, node, m.fds.of(directory), name), "link in the upper directory");
+  coverName(m, directory, name);
+  check(statBacking(m.fds, node, m.stat), "stat of a new link");
+  noteName(directory, name, m.stat.mode, m.stat.ino);
+  node.removed = false;
+  if (node.parent === undefined || node.parent === m.indexPlace) m.inodes.place(node, directory, name);
+  return answer(m, { node, stat: m.stat }, out);
+}
+
+const AT_SYMLINK_FOLLOW = 0x400;
+
+function linkBacking(m: WritableState, node: Node, toFd: number, name: Buffer): number {
+  if (node.parent !== undefined) return linkAt(m.fds.of(node.parent), node.name, toFd, name);
+  return linkAt(AT_FDCWD, Buffer.from(`/proc/self/fd/${node.fd}`), toFd, name, AT_SYMLINK_FOLLOW);
+}
+
+/** Notes on disk, before it is true, that a directory has an object with an origin under a name of its own. */
+export function markImpureDirectory(m: WritableState, directory: Node): void {
+  const part = directory.directory as DirectoryPart;
+  if (part.impure) return;
+  check(markImpure(m.fds.of(directory)), "mark of a directory");
+  part.impure = true;
+}

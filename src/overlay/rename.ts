@@ -1,0 +1,219 @@
+// rename in all its forms. Each is one renameat2 of the upper directory: what has to be true before it (the source
+// copied up, a directory opaque where the image has one of the new name, an emptied target really empty) is made true
+// in steps that change nothing that shows.
+// A directory that the image has below it is EXDEV: mv(1) then copies, as it does on overlayfs without redirects.
+// Invariant: a lower name that the source leaves is covered by a whiteout in the same step.
+import { Errno } from "../base/errno.js";
+import type { NameView, Request, Status } from "../fuse/operations.js";
+import {
+  linkAt,
+  RENAME_EXCHANGE,
+  RENAME_NOREPLACE,
+  RENAME_WHITEOUT,
+  renameAt,
+  unlinkAt,
+} from "../sys/files.js";
+import { check } from "../sys/libc.js";
+import { S_IFDIR, statAt } from "../sys/stat.js";
+import { copyUp } from "./copy-up.js";
+import { copyName, directoryFor, markImpureDirectory } from "./create.js";
+import {
+  addSubdirectories,
+  dropListing,
+  isEmpty,
+  isListedWhiteout,
+  listingOf,
+  noteName,
+} from "./directory-names.js";
+import { coverName } from "./hard-links.js";
+import { type DirectoryPart, GROUP_UNKNOWN, type Node } from "./inode-table.js";
+import { covers, directoryGone, keepReachable, nameGone, noteAbsence, typeOf } from "./remove.js";
+import { find, NAME_MAX } from "./resolve.js";
+import { type OverlayState, recordOf, type WritableState, writable } from "./state.js";
+import { removeTemporary, temporaryName } from "./upper.js";
+import { markOpaque, replaceByWhiteout } from "./whiteout.js";
+
+/** One end of a rename: a name in a directory that exists in the upper directory. */
+interface End {
+  readonly directory: Node;
+  readonly name: Buffer;
+}
+
+/** FUSE RENAME and RENAME2. */
+export function rename(
+  m: OverlayState,
+  q: Request,
+  name: NameView,
+  newParent: number,
+  newName: NameView,
+  flags: number,
+): Status {
+  const state = writable(m);
+  // RENAME_WHITEOUT asks for a device 0:0 that shows, which mknod refuses too.
+  if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) !== 0) return -Errno.EINVAL;
+  if (newName.end - newName.start > NAME_MAX) return -Errno.ENAMETOOLONG;
+  const source = find(m, q.nodeid, name.bytes, name.start, name.end);
+  if (source <= 0) return source === 0 ? -Errno.ENOENT : source;
+  const target = find(m, newParent, newName.bytes, newName.start, newName.end);
+  if (target < 0) return target;
+  if (target !== 0 && (flags & RENAME_NOREPLACE) !== 0) return -Errno.EEXIST;
+  if (target === 0 && (flags & RENAME_EXCHANGE) !== 0) return -Errno.ENOENT;
+  // Two names of one object: POSIX has rename do nothing.
+  if (source === target) return 0;
+  const refused = refusal(m, source, target, flags);
+  if (refused !== 0) return refused;
+
+  const from = directoryFor(state, q, q.nodeid, name);
+  if (typeof from === "number") return from;
+  const to = directoryFor(state, { ...q, nodeid: newParent }, newParent, newName);
+  if (typeof to === "number") return to;
+  for (const id of (flags & RENAME_EXCHANGE) === 0 ? [source] : [source, target]) {
+    const copied = copyUp(state, q, id);
+    if (copied < 0) return copied;
+  }
+  const a: End = { directory: from, name: copyName(name) };
+  const b: End = { directory: to, name: copyName(newName) };
+  const node = recordOf(m, source);
+  // A copy reached through the index alone has no name here yet to be moved.
+  ensureName(state, node, a);
+  if ((flags & RENAME_EXCHANGE) !== 0) {
+    const other = recordOf(m, target);
+    ensureName(state, other, b);
+    exchange(state, node, a, other, b);
+  } else move(state, node, a, target, b);
+  return 0;
+}
+
+/** Types and emptiness, as rename(2) has them; EXDEV for directories that have the image below them. */
+function refusal(m: OverlayState, source: number, target: number, flags: number): Status {
+  const merged = (id: number): boolean =>
+    typeOf(m, id) === S_IFDIR && (m.inodes.get(id)?.directory?.lowerRow ?? id - 1) >= 0;
+  if (merged(source)) return -Errno.EXDEV;
+  if (target === 0) return 0;
+  if ((flags & RENAME_EXCHANGE) !== 0) return merged(target) ? -Errno.EXDEV : 0;
+  const sourceIsDirectory = typeOf(m, source) === S_IFDIR;
+  const targetIsDirectory = typeOf(m, target) === S_IFDIR;
+  if (sourceIsDirectory && !targetIsDirectory) return -Errno.ENOTDIR;
+  if (!sourceIsDirectory && targetIsDirectory) return -Errno.EISDIR;
+  return targetIsDirectory && !isEmpty(m, target) ? -Errno.ENOTEMPTY : 0;
+}
+
+function ensureName(m: WritableState, node: Node, { directory, name }: End): void {
+  const directoryFd = m.fds.of(directory);
+  if (!node.indexed || statAt(directoryFd, name, m.stat) === 0) return;
+  const place = node.parent as Node;
+  check(linkAt(m.fds.of(place), node.name, directoryFd, name), "link of a copy");
+  coverName(m, directory, name);
+  noteName(directory, name, node.type, node.backing);
+  if (node.parent === m.indexPlace) m.inodes.place(node, directory, name);
+}
+
+/** What must be true on disk before `node` may appear at an end. */
+function prepareArrival(m: WritableState, node: Node, end: End): void {
+  // An origin is looked for only where the image has the name, or the directory says that there may be one.
+  if (node.row >= 0) markImpureDirectory(m, end.directory);
+  if (node.type === S_IFDIR && covers(m, end.directory, end.name)) {
+    check(markOpaque(m.upper, m.fds.of(node)), "opaque mark");
+  }
+}
+
+function exchange(m: WritableState, node: Node, a: End, other: Node, b: End): void {
+  prepareArrival(m, node, b);
+  prepareArrival(m, other, a);
+  const fromFd = m.fds.of(a.directory);
+  const toFd = m.fds.of(b.directory);
+  check(renameAt(fromFd, a.name, toFd, b.name, RENAME_EXCHANGE), "rename in the upper directory");
+  arrive(m, node, a, b);
+  arrive(m, other, b, a);
+  addSubdirectories(a.directory, node.type, -1);
+  addSubdirectories(a.directory, other.type, 1);
+  addSubdirectories(b.directory, other.type, -1);
+  addSubdirectories(b.directory, node.type, 1);
+}
+
+/** After an object has arrived at a name: the record's place, and the listing of its new directory. */
+function arrive(m: WritableState, node: Node, from: End, to: End): void {
+  const known = node.parent === from.directory && node.name.equals(from.name);
+  if (known || node.directory !== undefined || node.parent === undefined) {
+    m.inodes.place(node, to.directory, to.name);
+  }
+  noteName(to.directory, to.name, node.type, node.backing);
+  if (node.directory !== undefined) node.directory.group = GROUP_UNKNOWN;
+}
+
+function move(m: WritableState, node: Node, a: End, target: number, b: End): void {
+  const fromFd = m.fds.of(a.directory);
+  const toFd = m.fds.of(b.directory);
+  const occupied = statAt(toFd, b.name, m.stat) === 0;
+  const replaced = target === 0 ? undefined : m.inodes.get(target);
+  if (replaced !== undefined && occupied) keepReachable(m, replaced);
+  prepareArrival(m, node, b);
+  const leavesWhiteout = covers(m, a.directory, a.name);
+  const overWhiteout = occupied && target === 0;
+  if (node.type === S_IFDIR && overWhiteout) {
+    // The whiteout goes where the directory was: right where the image has that name, harmless until removed elsewhere.
+    check(renameAt(fromFd, a.name, toFd, b.name, RENAME_EXCHANGE), "rename in the upper directory");
+    if (!leavesWhiteout) unlinkAt(fromFd, a.name);
+  } else {
+    if (replaced?.directory !== undefined && occupied) emptyOut(m, replaced, b);
+    check(
+      moveOver(m, fromFd, a, toFd, b, leavesWhiteout, node.type === S_IFDIR),
+      "rename in the upper directory",
+    );
+  }
+  if (!occupied) coverName(m, b.directory, b.name);
+  noteAbsence(m, a.directory, a.name, leavesWhiteout);
+  arrive(m, node, a, b);
+  addSubdirectories(a.directory, node.type, -1);
+  addSubdirectories(b.directory, node.type, 1);
+  if (target === 0) return;
+  addSubdirectories(b.directory, typeOf(m, target), -1);
+  if (typeOf(m, target) === S_IFDIR) directoryGone(m, target);
+  else nameGone(m, target, b.directory, b.name);
+}
+
+/** Removes the whiteouts from a directory that shows nothing: opaque first, so that it goes on showing nothing. */
+function emptyOut(m: WritableState, directory: Node, end: End): void {
+  const listing = listingOf(m, directory);
+  if (listing.names.size === 0) return;
+  const fd = m.fds.of(directory);
+  if (covers(m, end.directory, end.name)) check(markOpaque(m.upper, fd), "opaque mark");
+  (directory.directory as DirectoryPart).lowerRow = -1;
+  for (const listed of listing.names.values()) {
+    if (!isListedWhiteout(m, directory, listed)) continue;
+    check(unlinkAt(fd, Buffer.from(listed.name, "latin1")), "unlink of a whiteout");
+  }
+  dropListing(m, directory);
+}
+
+/** The rename itself, which leaves a whiteout behind where the image has the source's name. 0 or a negative errno. */
+function moveOver(
+  m: WritableState,
+  fromFd: number,
+  a: End,
+  toFd: number,
+  b: End,
+  leavesWhiteout: boolean,
+  directory: boolean,
+): number {
+  if (!leavesWhiteout) return renameAt(fromFd, a.name, toFd, b.name);
+  if (m.upper.renameWhiteouts) return renameAt(fromFd, a.name, toFd, b.name, RENAME_WHITEOUT);
+  if (!directory) {
+    // For a moment the object has both names; then the old one becomes a whiteout.
+    const temporary = temporaryName(m.upper);
+    const linked = linkAt(fromFd, a.name, m.upper.temporaryFd, temporary);
+    if (linked < 0) return linked;
+    const moved = renameAt(m.upper.temporaryFd, temporary, toFd, b.name);
+    if (moved < 0) removeTemporary(m.upper, temporary);
+    return moved < 0 ? moved : replaceByWhiteout(m.upper, fromFd, a.name, false).status;
+  }
+  const { status, temporary } = replaceByWhiteout(m.upper, fromFd, a.name, true);
+  if (status < 0 || temporary === undefined) return status;
+  const moved = renameAt(m.upper.temporaryFd, temporary, toFd, b.name);
+  if (moved < 0) {
+    // Back to where it was: the exchange is undone by another.
+    renameAt(m.upper.temporaryFd, temporary, fromFd, a.name, RENAME_EXCHANGE);
+    removeTemporary(m.upper, temporary);
+  }
+  return moved;
+}

@@ -1,0 +1,71 @@
+// Changes of mode, owner, size and times. The object is copied up first; then each change is made on the backing
+// object, in the order chown, chmod, size, times, because each may undo what an earlier one set.
+import {
+  type AttrReply,
+  FATTR_ATIME,
+  FATTR_ATIME_NOW,
+  FATTR_GID,
+  FATTR_KILL_SUIDGID,
+  FATTR_MODE,
+  FATTR_MTIME,
+  FATTR_MTIME_NOW,
+  FATTR_SIZE,
+  FATTR_UID,
+  type Request,
+  type SetAttr,
+  type Status,
+} from "../fuse/operations.js";
+import { UTIME_NOW, UTIME_OMIT } from "../sys/files.js";
+import { S_IFLNK } from "../sys/stat.js";
+import { fillNodeAttr } from "./attributes.js";
+import { chmodBacking, chownBacking, KEEP_ID, utimesBacking } from "./backing-metadata.js";
+import { copyUp } from "./copy-up.js";
+import { truncate } from "./file-io.js";
+import { GROUP_UNKNOWN, type Node } from "./inode-table.js";
+import { type OverlayState, recordOf, writable } from "./state.js";
+
+/** FUSE SETATTR. */
+export function setattr(m: OverlayState, q: Request, set: SetAttr, out: AttrReply): Status {
+  const state = writable(m);
+  const { valid } = set;
+  const copied = copyUp(state, q, q.nodeid, (valid & FATTR_SIZE) !== 0 ? set.size : Infinity);
+  if (copied < 0) return copied;
+  const node = recordOf(m, q.nodeid);
+  const result = change(m, node, set, valid);
+  if (result < 0) return result;
+  out.attrTimeout = Infinity;
+  return fillNodeAttr(m, node, out.attr);
+}
+
+function change(m: OverlayState, node: Node, set: SetAttr, valid: number): Status {
+  if (node.directory !== undefined) node.directory.group = GROUP_UNKNOWN;
+  if ((valid & (FATTR_UID | FATTR_GID)) !== 0) {
+    const uid = (valid & FATTR_UID) !== 0 ? set.uid : KEEP_ID;
+    const gid = (valid & FATTR_GID) !== 0 ? set.gid : KEEP_ID;
+    const result = chownBacking(m.fds, node, uid, gid);
+    if (result < 0) return result;
+  }
+  if ((valid & FATTR_MODE) !== 0 && node.type !== S_IFLNK) {
+    const result = chmodBacking(m.fds, node, set.mode & 0o7777);
+    if (result < 0) return result;
+  }
+  if ((valid & FATTR_SIZE) !== 0) {
+    const result = truncate(m, node, set.size, (valid & FATTR_KILL_SUIDGID) !== 0);
+    if (result < 0) return result;
+  }
+  return changeTimes(m, node, set, valid);
+}
+
+function changeTimes(m: OverlayState, node: Node, set: SetAttr, valid: number): Status {
+  if ((valid & (FATTR_ATIME | FATTR_MTIME | FATTR_ATIME_NOW | FATTR_MTIME_NOW)) === 0) return 0;
+  const nanoseconds = (now: number, given: number, value: number): number => {
+    if ((valid & now) !== 0) return UTIME_NOW;
+    return (valid & given) !== 0 ? value : UTIME_OMIT;
+  };
+  return utimesBacking(m.fds, node, {
+    atimeSec: set.atimeSec,
+    atimeNsec: nanoseconds(FATTR_ATIME_NOW, FATTR_ATIME, set.atimeNsec),
+    mtimeSec: set.mtimeSec,
+    mtimeNsec: nanoseconds(FATTR_MTIME_NOW, FATTR_MTIME, set.mtimeNsec),
+  });
+}
