@@ -2,6 +2,7 @@
 // request counters it prints.
 import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
+import { stat } from "node:fs/promises";
 import { cleanLater, cli, isMounted, scratch, scratchDirectory, until } from "./mounted.js";
 
 export interface Foreground {
@@ -36,10 +37,12 @@ export async function mountForeground(image: string, ...options: string[]): Prom
     child.on("close", (code, signal) => done({ code, signal }));
   });
   await until(
-    "the mount is live",
+    "the mount is there",
     () => (isMounted(path) && existsSync(pidFile)) || child.exitCode !== null || child.signalCode !== null,
   );
   if (!isMounted(path)) throw new Error(`imgfs mount -f ended: ${text}`);
+  // The first answer comes after the handshake with the kernel: from then on the mount is live.
+  await stat(path);
   const pid = child.pid as number;
   return {
     path,

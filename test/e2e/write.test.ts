@@ -298,7 +298,7 @@ describe.skipIf(reason)(titleOf("writing to a mount", reason), () => {
       at("data/text"),
     );
     await nowAndLater(async () =>
-      expect((await readFile(at("data/text"), "utf8")).slice(0, 14)).toBe("some MMAPthat "),
+      expect((await readFile(at("data/text"), "utf8")).slice(0, 14)).toBe("some MMAP that"),
     );
   });
 
