@@ -100,9 +100,11 @@ function addRow(
     m.inodes.noteParent(row, directory);
     knownRow(m, m.upper, row);
   }
-  if (fillEntry(m, row + 1, sink.entry) !== 0) sink.entry.nodeid = 0;
+  const known = fillEntry(m, row + 1, sink.entry) === 0;
+  if (!known) sink.entry.nodeid = 0;
+  // The sink may reuse its entry from here on.
   if (!sink.add(bytes, start, end, type, row + 1, next)) return false;
-  if (sink.entry.nodeid !== 0) m.inodes.remember(row + 1);
+  if (known) m.inodes.remember(row + 1);
   return true;
 }
 
@@ -146,10 +148,11 @@ function addListed(
   }
   const id = find(m, directory.id, name, 0, name.length);
   if (id <= 0) return true;
-  if (fillEntry(m, id, sink.entry) !== 0) sink.entry.nodeid = 0;
+  const filled = fillEntry(m, id, sink.entry) === 0;
+  if (!filled) sink.entry.nodeid = 0;
   const node = m.inodes.get(id);
-  const added = sink.add(name, 0, name.length, listed.type, sink.entry.attr.ino, next);
-  if (added && sink.entry.nodeid !== 0) m.inodes.remember(id);
+  const added = sink.add(name, 0, name.length, listed.type, node?.ino ?? id, next);
+  if (added && filled) m.inodes.remember(id);
   else if (node !== undefined) m.inodes.settle(node);
   return added;
 }

@@ -164,6 +164,8 @@ export class Mounted {
       add: (bytes, start, end, type, ino, next) => {
         if (part.length === limit) return false;
         part.push({ name: nameOf(bytes, start, end), type, ino, next });
+        // As transports do: the next entry starts from nothing.
+        sink.entry.nodeid = 0;
         return true;
       },
     };
