@@ -113,7 +113,7 @@ async function makeImage() {
   for (const source of [at.one, at.two, at.three]) layers.push(await packLayer(source, at.layout));
   await writeLayout(at.layout, layers);
   const [one, two, three] = layers.map(({ tarSize }) => size(tarSize));
-  return `an OCI image of this machine, 3 gzip layers: shell and libraries ${one}, node ${two}, changes ${three}`;
+  return `OCI layout of this machine, 3 gzip layers: shell ${one}, node ${two}, changes ${three}`;
 }
 
 async function convert() {
@@ -132,7 +132,7 @@ async function mountImage() {
 async function seeLayers() {
   const app = (await inside("ls /app")).trim();
   const conf = (await inside("ls /etc/conf.d")).trim();
-  return `layer 3 hides old.js by a whiteout and conf.d below by an opaque mark: /app has ${app}, conf.d ${conf}`;
+  return `layer 3 hid old.js (whiteout) and conf.d below (opaque): /app has ${app}, conf.d ${conf}`;
 }
 
 async function changeFile() {
@@ -140,14 +140,14 @@ async function changeFile() {
   const text = readFileSync(join(at.upper, "etc/motd"), "utf8");
   const first = await imgfs("cat", at.built, "/etc/motd");
   if (!text.startsWith(first) || text === first) throw new Error(`etc/motd in the upper is ${text}`);
-  return `echo ... >> /etc/motd: copied up to upper/etc/motd, ${text.length} bytes; the image still has its ${first.length}`;
+  return `echo >> /etc/motd: copied up to upper/etc/motd, ${text.length} bytes; the image still has ${first.length}`;
 }
 
 async function deleteFile() {
   await inside("rm /etc/issue; test ! -e /etc/issue");
   const mark = lstatSync(join(at.upper, "etc/issue"));
-  const form = mark.isCharacterDevice() && mark.rdev === 0 ? "character device 0:0" : "whiteout by xattr";
-  return `rm /etc/issue: gone inside; upper/etc/issue is its whiteout, a ${form}`;
+  const form = mark.isCharacterDevice() && mark.rdev === 0 ? "a character device 0:0" : "marked by an xattr";
+  return `rm /etc/issue: gone inside; upper/etc/issue is its whiteout, ${form}`;
 }
 
 async function diskFree() {

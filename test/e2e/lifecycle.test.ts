@@ -159,6 +159,7 @@ describe.skipIf(cannotMount)(titleOf("a mount", cannotMount), () => {
       rm $mountpoint/stack/layer-2
       mkdir $mountpoint/made
       ls $mountpoint/stack
+      cp $upper.pid $upper.was
       $node $cli umount $mountpoint
     `;
     const args = ["-Urm", "sh", "-c", script, "sh", process.execPath, cli, image, mountpoint, upper];
@@ -168,7 +169,7 @@ describe.skipIf(cannotMount)(titleOf("a mount", cannotMount), () => {
     expect(outcome.stdout).not.toContain("layer-2\n");
     expect(isMounted(mountpoint)).toBe(false);
     expect(readFileSync(join(upper, "stack/top"), "utf8")).toBe("changed\n");
-    await until("the daemon has ended", () => !isRunning(Number(readFileSync(`${upper}.pid`, "utf8"))));
+    await until("the daemon has ended", () => !isRunning(Number(readFileSync(`${upper}.was`, "utf8"))));
   });
 
   it("that cannot start says why on one line and leaves nothing", async () => {
