@@ -4,44 +4,37 @@
 // what has several names is committed to the index, and only then linked where it shows.
 // Invariant: a crash leaves the object below untouched or the copy whole, never something between.
 
-import { bytesOf } from "../base/bytes.js";
-import { Errno, FsError } from "../base/errno.js";
+import { Errno, FsError, toErrno } from "../base/errno.js";
 import type { Request, Status } from "../fuse/operations.js";
 import {
-  chmodAt,
-  chmodFd,
-  chownAt,
   closeFd,
-  fsyncFd,
   mkdirAt,
-  mknodAt,
-  O_CREAT,
   O_DIRECTORY,
-  O_EXCL,
-  O_NOFOLLOW,
-  O_PATH,
   O_RDONLY,
-  O_RDWR,
   openAt,
   RENAME_NOREPLACE,
   renameAt,
-  symlinkAt,
   UTIME_OMIT,
   unlinkAt,
-  utimesAt,
 } from "../sys/files.js";
 import { check } from "../sys/libc.js";
-import { emptyStat, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, statAt, statFd } from "../sys/stat.js";
-import { writeXattrAt, writeXattrFd } from "../sys/xattr.js";
+import { emptyStat, S_IFDIR, S_IFMT, statAt, statFd } from "../sys/stat.js";
 import { statBacking, utimesBacking } from "./backing-metadata.js";
-import { copyData } from "./copy-data.js";
 import { noteName } from "./directory-names.js";
 import { coverName, uncoveredNames } from "./hard-links.js";
 import { createDirectoryPart, createNode, type Node } from "./inode-table.js";
-import { indexName, linkFromIndex, needsIndex, noteIndexed, writeOrigin } from "./origin.js";
+import { indexName, linkFromIndex, needsIndex, noteIndexed } from "./origin.js";
+import {
+  copyJob,
+  copyMetadata,
+  createStaged,
+  discardStaged,
+  fillStaged,
+  finishStaged,
+  type Staged,
+} from "./staging.js";
 import { recordOf, type WritableState } from "./state.js";
 import { removeTemporary, temporaryName } from "./upper.js";
-import { isReserved } from "./xattr-names.js";
 
 /**
  * Makes sure that the object exists in the upper directory; of a file at most the first `limit` bytes are needed.
@@ -57,7 +50,7 @@ export function copyUp(m: WritableState, q: Request, id: number, limit = Infinit
     copyUpDirectory(m, row);
     return 0;
   }
-  return copyUpObject(m, q, row, node, limit);
+  return copyUpObject(m, q, row, limit);
 }
 
 /** The record of a directory, which exists in the upper directory afterwards. Throws FsError. */
@@ -131,37 +124,64 @@ function keepTimes(m: WritableState, directory: Node, change: () => void): void 
   utimesBacking(m.fds, directory, { atimeSec: 0, atimeNsec: UTIME_OMIT, mtimeSec, mtimeNsec });
 }
 
-interface Staged {
-  readonly name: Buffer;
-  /** A descriptor of the staged object; O_PATH for what is not a file. */
-  readonly fd: number;
-}
+/** A file of at least this size is copied by a helper thread while other requests are served. */
+const BACKGROUND_FROM = 4 << 20;
 
-function copyUpObject(
-  m: WritableState,
-  _q: Request,
-  row: number,
-  known: Node | undefined,
-  limit: number,
-): Status {
-  const removed = known?.removed === true;
-  const indexed = !removed && needsIndex(m, row);
-  // The place is made ready first: a full disk shows before anything is copied.
-  const [place] = removed ? [] : uncoveredNames(m, row);
-  if (place === undefined && !removed && !indexed) return -Errno.ESTALE;
-  const parent = place === undefined ? undefined : copyUpDirectory(m, place.directory);
-  const staged = stage(m, row, limit);
-  const { stat } = m;
+function copyUpObject(m: WritableState, q: Request, row: number, limit: number): Status {
+  const behind = m.services?.suspendBehind(q, row + 1);
+  if (behind !== undefined) return behind;
+  const failed = m.failedCopies.get(row + 1);
+  if (failed !== undefined) {
+    m.failedCopies.delete(row + 1);
+    return failed;
+  }
+  // The parents come first: a full disk shows before anything is copied.
+  const [place] = m.inodes.get(row + 1)?.removed === true ? [] : uncoveredNames(m, row);
+  if (place !== undefined) copyUpDirectory(m, place.directory);
+  const staged = createStaged(m, row);
+  const size = m.lower.tree.size(row);
+  if (m.services !== undefined && staged.file && Math.min(limit, size) >= BACKGROUND_FROM) {
+    const job = copyJob(m, row, staged, Math.min(limit, size));
+    if (job !== undefined) {
+      return m.services.suspend(q, row + 1, job, (status) => finishInBackground(m, row, staged, status));
+    }
+  }
   try {
-    check(statFd(staged.fd, stat), "stat in the work directory");
-    if (removed) check(unlinkAt(m.upper.temporaryFd, staged.name), "unlink in the work directory");
-    else if (indexed) commitToIndex(m, staged.name, row);
-    else if (parent !== undefined && place !== undefined) commit(m, staged.name, parent, place.name);
+    fillStaged(m, row, staged, limit);
+    commitObject(m, row, staged);
   } catch (cause) {
-    closeFd(staged.fd);
-    removeTemporary(m.upper, staged.name);
+    discardStaged(m, staged);
     throw cause;
   }
+  return 0;
+}
+
+/** After the helper has copied the bytes. The requests that waited run again, and find the copy or the error. */
+function finishInBackground(m: WritableState, row: number, staged: Staged, status: Status): void {
+  try {
+    check(status, "copy of a file");
+    finishStaged(m, row, staged);
+    commitObject(m, row, staged);
+  } catch (cause) {
+    discardStaged(m, staged);
+    const errno = toErrno(cause, (error) => m.log.error("copy-up failed", { row, error }));
+    m.failedCopies.set(row + 1, -errno);
+  }
+}
+
+/** Puts a finished copy in its place, and then in the table. Throws FsError, with nothing committed. */
+function commitObject(m: WritableState, row: number, staged: Staged): void {
+  const known = m.inodes.get(row + 1);
+  const removed = known?.removed === true;
+  const indexed = !removed && needsIndex(m, row);
+  const [place] = removed ? [] : uncoveredNames(m, row);
+  if (place === undefined && !removed && !indexed) throw new FsError(Errno.ESTALE, `row ${row} has no name`);
+  const parent = place === undefined ? undefined : copyUpDirectory(m, place.directory);
+  const stat = emptyStat();
+  check(statFd(staged.fd, stat), "stat in the work directory");
+  if (removed) check(unlinkAt(m.upper.temporaryFd, staged.name), "unlink in the work directory");
+  else if (indexed) commitToIndex(m, staged.name, row);
+  else if (parent !== undefined && place !== undefined) commit(m, staged.name, parent, place.name);
   const node =
     known ?? createRecord(m, row, indexed ? m.indexPlace : parent, indexed ? indexName(row) : place?.name);
   m.inodes.setBacking(node, stat.ino);
@@ -172,7 +192,6 @@ function copyUpObject(
   } else if (parent !== undefined && place !== undefined) {
     noteName(parent, place.name, stat.mode, stat.ino);
   }
-  return 0;
 }
 
 function createRecord(
@@ -217,68 +236,4 @@ function linkEverywhere(m: WritableState, node: Node, row: number): void {
       return;
     }
   }
-}
-
-/** Makes the whole copy in WORK/tmp. Throws FsError and leaves nothing. */
-function stage(m: WritableState, row: number, limit: number): Staged {
-  const { upper } = m;
-  const { tree } = m.lower;
-  const type = tree.mode(row) & S_IFMT;
-  const name = temporaryName(upper);
-  let fd: number;
-  if (type === S_IFREG) {
-    fd = check(
-      openAt(upper.temporaryFd, name, O_CREAT | O_EXCL | O_RDWR, 0o600),
-      "create in the work directory",
-    );
-  } else {
-    const made =
-      type === S_IFLNK
-        ? symlinkAt(tree.symlinkTarget(row), upper.temporaryFd, name)
-        : mknodAt(upper.temporaryFd, name, type | 0o600, tree.rdev(row));
-    check(made, "create in the work directory");
-    fd = check(openAt(upper.temporaryFd, name, O_PATH | O_NOFOLLOW), "open in the work directory");
-  }
-  try {
-    if (type === S_IFREG) {
-      const size = Math.min(limit, tree.size(row));
-      check(copyData(tree, row, fd, size, m.buffer), "copy of a file");
-      check(writeOrigin(m, fd, row), "origin of a file");
-      copyMetadata(m, row, fd, name);
-      // The data is on disk before the name that leads to it can be.
-      if (size > 0 && !upper.volatile) check(fsyncFd(fd), "fsync of a copy");
-    } else {
-      copyMetadata(m, row, fd, name);
-    }
-  } catch (cause) {
-    closeFd(fd);
-    removeTemporary(upper, name);
-    throw cause;
-  }
-  return { name, fd };
-}
-
-/** Owner, mode, xattrs and times of a row onto a staged object; the order matters: chown clears bits and xattrs. */
-function copyMetadata(m: WritableState, row: number, fd: number, name: Buffer): void {
-  const { tree } = m.lower;
-  const { temporaryFd } = m.upper;
-  const mode = tree.mode(row);
-  const type = mode & S_IFMT;
-  const openFile = type === S_IFREG || type === S_IFDIR;
-  check(chownAt(temporaryFd, name, tree.uid(row), tree.gid(row)), "chown of a copy");
-  if (openFile) check(chmodFd(fd, mode & 0o7777), "chmod of a copy");
-  else if (type !== S_IFLNK) check(chmodAt(temporaryFd, name, mode & 0o7777), "chmod of a copy");
-  for (const xattr of tree.xattrs(row) ?? []) {
-    if (isReserved(xattr.name)) continue;
-    const key = bytesOf(xattr.name);
-    const result = openFile
-      ? writeXattrFd(fd, key, xattr.value)
-      : writeXattrAt(temporaryFd, name, key, xattr.value);
-    if (result === -Errno.EOPNOTSUPP || result === -Errno.EPERM) {
-      m.log.debug("xattr not kept by the upper directory", { row, xattr: xattr.name });
-    } else check(result, `xattr ${xattr.name} of a copy`);
-  }
-  const seconds = tree.mtimeSec(row);
-  const nanoseconds = tree.mtimeNsec(row);
-  check(utimesAt(temporaryFd, name, seconds, nanoseconds, seconds, nanoseconds), "times of a copy");
 }

@@ -60,6 +60,8 @@ export function rename(
   if (target === 0 && (flags & RENAME_EXCHANGE) !== 0) return -Errno.ENOENT;
   // Two names of one object: POSIX has rename do nothing.
   if (source === target) return 0;
+  const behind = target === 0 ? undefined : m.services?.suspendBehind(q, target);
+  if (behind !== undefined) return behind;
   const refused = refusal(m, source, target, flags);
   if (refused !== 0) return refused;
 

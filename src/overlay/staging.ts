@@ -1,0 +1,114 @@
+// Copies in the making, in WORK/tmp: an object with everything the image says of it, which nobody can see yet.
+// Invariants: the data is on disk before a name can lead to it (unless the mount is volatile); what fails is taken away.
+import { bytesOf } from "../base/bytes.js";
+import { Errno } from "../base/errno.js";
+import type { Job } from "../fuse/operations.js";
+import {
+  chmodAt,
+  chmodFd,
+  chownAt,
+  closeFd,
+  fsyncFd,
+  mknodAt,
+  O_CREAT,
+  O_EXCL,
+  O_NOFOLLOW,
+  O_PATH,
+  O_RDWR,
+  openAt,
+  symlinkAt,
+  truncateFd,
+  utimesAt,
+} from "../sys/files.js";
+import { check } from "../sys/libc.js";
+import { S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from "../sys/stat.js";
+import { writeXattrAt, writeXattrFd } from "../sys/xattr.js";
+import { copyData, storedRanges } from "./copy-data.js";
+import { writeOrigin } from "./origin.js";
+import type { WritableState } from "./state.js";
+import { removeTemporary, temporaryName } from "./upper.js";
+import { isReserved } from "./xattr-names.js";
+
+export interface Staged {
+  readonly name: Buffer;
+  /** A descriptor of the staged object; O_PATH for what is not a file. */
+  readonly fd: number;
+  readonly file: boolean;
+}
+
+/** Makes an empty object of a row's type. Throws FsError. */
+export function createStaged(m: WritableState, row: number): Staged {
+  const { upper } = m;
+  const { tree } = m.lower;
+  const type = tree.mode(row) & S_IFMT;
+  const name = temporaryName(upper);
+  if (type === S_IFREG) {
+    const flags = O_CREAT | O_EXCL | O_RDWR;
+    const fd = check(openAt(upper.temporaryFd, name, flags, 0o600), "create in the work directory");
+    return { name, fd, file: true };
+  }
+  const made =
+    type === S_IFLNK
+      ? symlinkAt(tree.symlinkTarget(row), upper.temporaryFd, name)
+      : mknodAt(upper.temporaryFd, name, type | 0o600, tree.rdev(row));
+  check(made, "create in the work directory");
+  const fd = openAt(upper.temporaryFd, name, O_PATH | O_NOFOLLOW);
+  if (fd < 0) removeTemporary(upper, name);
+  return { name, fd: check(fd, "open in the work directory"), file: false };
+}
+
+/** Copies into it what the row has: of a file the first `limit` bytes. Throws FsError. */
+export function fillStaged(m: WritableState, row: number, staged: Staged, limit: number): void {
+  const size = staged.file ? Math.min(limit, m.lower.tree.size(row)) : 0;
+  if (staged.file) check(copyData(m.lower.tree, row, staged.fd, size, m.buffer), "copy of a file");
+  finishStaged(m, row, staged);
+  if (size > 0 && !m.upper.volatile) check(fsyncFd(staged.fd), "fsync of a copy");
+}
+
+/**
+ * The copy of a file's first `size` bytes as work for a helper thread, or undefined when the bytes cannot be had that
+ * way. What it copies still has to be finished by {@link finishStaged}.
+ */
+export function copyJob(m: WritableState, row: number, staged: Staged, size: number): Job | undefined {
+  const stored = [...(storedRanges(m.lower.tree, row, size) ?? [])];
+  const [only] = stored;
+  if (only === undefined || stored.length > 1 || truncateFd(staged.fd, size) < 0) return undefined;
+  const [from, ranges] = only;
+  return { kind: "copy", from, to: staged.fd, ranges, sync: !m.upper.volatile };
+}
+
+/** Origin, owner, mode, xattrs and times. Throws FsError. */
+export function finishStaged(m: WritableState, row: number, staged: Staged): void {
+  if (staged.file) check(writeOrigin(m, staged.fd, row), "origin of a file");
+  copyMetadata(m, row, staged.fd, staged.name);
+}
+
+export function discardStaged(m: WritableState, staged: Staged): void {
+  closeFd(staged.fd);
+  removeTemporary(m.upper, staged.name);
+}
+
+/** Owner, mode, xattrs and times of a row onto a staged object; the order matters: chown clears bits and xattrs. */
+export function copyMetadata(m: WritableState, row: number, fd: number, name: Buffer): void {
+  const { tree } = m.lower;
+  const { temporaryFd } = m.upper;
+  const mode = tree.mode(row);
+  const type = mode & S_IFMT;
+  const openFile = type === S_IFREG || type === S_IFDIR;
+  check(chownAt(temporaryFd, name, tree.uid(row), tree.gid(row)), "chown of a copy");
+  if (openFile) check(chmodFd(fd, mode & 0o7777), "chmod of a copy");
+  else if (type !== S_IFLNK) check(chmodAt(temporaryFd, name, mode & 0o7777), "chmod of a copy");
+  for (const xattr of tree.xattrs(row) ?? []) {
+    if (isReserved(xattr.name)) continue;
+    const key = bytesOf(xattr.name);
+    const result = openFile
+      ? writeXattrFd(fd, key, xattr.value)
+      : writeXattrAt(temporaryFd, name, key, xattr.value);
+    if (result === -Errno.EOPNOTSUPP || result === -Errno.EPERM) {
+      m.log.debug("xattr not kept by the upper directory", { row, xattr: xattr.name });
+    } else check(result, `xattr ${xattr.name} of a copy`);
+  }
+  const seconds = tree.mtimeSec(row);
+  const nanoseconds = tree.mtimeNsec(row);
+  check(utimesAt(temporaryFd, name, seconds, nanoseconds, seconds, nanoseconds), "times of a copy");
+}
