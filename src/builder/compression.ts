@@ -3,7 +3,7 @@
 import type { TransformOptions } from "node:stream";
 import { createGunzip, type ZlibOptions } from "node:zlib";
 
-/** Gives the next piece of the input, undefined at its end. Pieces stay untouched after they were given. */
+/** Gives the next piece of the input, undefined at its end. A piece may be overwritten by the next call. */
 export type NextChunk = () => Uint8Array | undefined;
 
 interface Form {

@@ -17,11 +17,11 @@ import type { ConvertedLayer } from "./layer.js";
 import { convertAll } from "./pool.js";
 import { Staging } from "./staging.js";
 
-/** Workers unless the caller says otherwise: each one has a V8 heap and buffers of some 30 MB. */
-const maxDefaultJobs = 8;
+/** Workers unless the caller says otherwise: with gzip each keeps two cores busy, and each holds a layer's tree. */
+const maxDefaultJobs = 4;
 
 export interface BuildOptions {
-  /** Layers converted at the same time; the number of cores, at most 8, unless given. */
+  /** Layers converted at the same time; the number of cores, at most 4, unless given. */
   readonly jobs?: number | undefined;
   /** `os/arch[/variant]`; this machine's unless given. */
   readonly platform?: string | undefined;

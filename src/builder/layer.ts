@@ -34,7 +34,7 @@ export interface ConvertedLayer {
   readonly milliseconds: number;
 }
 
-const inputChunk = 1 << 20;
+const inputChunk = 512 << 10;
 
 /**
  * Converts a layer. `onProgress` gets the number of source bytes read so far, for each piece. Throws one-line Errors
@@ -104,22 +104,24 @@ class Input {
   private readonly onProgress: (done: number) => void;
   private done = 0;
   private digest: Digest | undefined;
+  /** One for all pieces: garbage of this size would be collected too late to keep memory small. */
+  private readonly buffer: Buffer;
 
   constructor(source: LayerSource, onProgress: (done: number) => void) {
     this.source = source;
     this.onProgress = onProgress;
     this.fd = openSync(source.bytes.path, "r");
+    this.buffer = Buffer.allocUnsafeSlow(inputChunk);
   }
 
-  /** The next piece, in memory of its own. Throws when the source ends before its size. */
+  /** The next piece, which stays what it is until the next call. Throws when the source ends before its size. */
   next(): Uint8Array | undefined {
     const { offset, size } = this.source.bytes;
     const want = Math.min(inputChunk, size - this.done);
     if (want === 0) return undefined;
-    const buffer = Buffer.allocUnsafeSlow(want);
-    const length = readSync(this.fd, buffer, 0, want, offset + this.done);
+    const length = readSync(this.fd, this.buffer, 0, want, offset + this.done);
     if (length === 0) throw new Error(`size mismatch: ${this.done} bytes, expected ${size}`);
-    const chunk = length === want ? buffer : buffer.subarray(0, length);
+    const chunk = this.buffer.subarray(0, length);
     this.hash.update(chunk);
     this.done += length;
     this.onProgress(this.done);

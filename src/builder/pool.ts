@@ -1,8 +1,14 @@
 // Layers in parallel: a few worker threads take tasks, the largest first, so that the longest one does not start last.
 // Invariant: when the promise settles no worker is alive, so nothing can write to a task's target any more.
-import { Worker } from "node:worker_threads";
+import { Worker, type WorkerOptions } from "node:worker_threads";
 import type { ConvertedLayer, LayerTask } from "./layer.js";
 import type { WorkerMessage } from "./layer-worker.js";
+
+/**
+ * Flags of this process, such as --input-type, may not suit a file. Most of what a worker allocates dies young; a
+ * small young generation keeps it from piling up in every worker.
+ */
+const workerOptions: WorkerOptions = { execArgv: [], resourceLimits: { maxYoungGenerationSizeMb: 16 } };
 
 export interface PoolOptions {
   /** Workers at most; never more than there are tasks. */
@@ -36,8 +42,7 @@ export async function convertAll(
   options.signal?.addEventListener("abort", onAbort);
 
   const work = async (): Promise<void> => {
-    // Flags of this process, such as --input-type, may not suit a file.
-    const worker = new Worker(new URL("./layer-worker.js", import.meta.url), { execArgv: [] });
+    const worker = new Worker(new URL("./layer-worker.js", import.meta.url), workerOptions);
     workers.push(worker);
     for (let task = queue.shift(); task !== undefined; task = queue.shift()) {
       const index = task;

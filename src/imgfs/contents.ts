@@ -122,7 +122,8 @@ export class ContentStream {
     if (id < count) this.rewind(this.startPosition);
     else {
       if (single) this.writeHead();
-      this.stored.push({ size: this.size, stored: this.data, runs: this.runs });
+      // A copy has no spare room: an array that grew by push keeps 17 places for its one run.
+      this.stored.push({ size: this.size, stored: this.data, runs: this.runs.slice() });
     }
     return { id, size: this.size };
   }
