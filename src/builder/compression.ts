@@ -20,7 +20,7 @@ const forms: readonly Form[] = [
   { name: "bzip2", magic: [0x42, 0x5a, 0x68], open: undefined },
 ];
 
-/** Bytes of output per piece. Measured: 64 KiB costs a tenth more, 1 MiB gains nothing and triples the memory. */
+/** Bytes of output per piece. Measured on a 196 MB layer: 64 KiB to 1 MiB cost the same processor time within noise. */
 const outputChunk = 256 << 10;
 
 /** A layer's form by its first bytes: how to read it, undefined for a plain tar. Throws for a form not supported. */
