@@ -5,7 +5,7 @@ import { type Name, nameOf } from "../base/bytes.js";
 import type { Digest } from "../base/digest.js";
 import type { Attr } from "../fuse/operations.js";
 import type { Xattr } from "../imgfs/tree.js";
-import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFMT, S_IFREG } from "../sys/stat.js";
+import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from "../sys/stat.js";
 
 /** One entry of a lower directory; the record is the caller's and is refilled by each call. */
 export interface LowerEntry {
@@ -147,7 +147,9 @@ export function createLower(tree: LowerTree, devices: boolean): Lower {
       attr.ino = row + 1;
       attr.size = size;
       attr.blocks = Math.ceil(size / 512);
-      attr.mode = tree.mode(row);
+      const mode = tree.mode(row);
+      // Layers give symlinks all sorts of modes; on Linux they have this one, and a copied-up one will.
+      attr.mode = (mode & S_IFMT) === S_IFLNK ? S_IFLNK | 0o777 : mode;
       attr.nlink = tree.nlink(row);
       attr.uid = tree.uid(row);
       attr.gid = tree.gid(row);

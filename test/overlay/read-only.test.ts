@@ -17,7 +17,7 @@ const image = imageOf(
       pipe: device(InodeType.fifo, 0),
       sda: device(InodeType.block, 0x800),
     }),
-    link: symlink("etc/motd"),
+    link: symlink("etc/motd", { mode: 0o644 }),
     sparse: file(["head", 1 << 20, "tail"]),
     attrs: file("x", {
       xattrs: [
@@ -56,6 +56,7 @@ describe("a read-only mount", () => {
     expect(fs.stat("bin/a")).toMatchObject({ nlink: 2, mode: 0o100755 });
     expect(fs.stat("bin/a").ino).toBe(fs.stat("bin/b").ino);
     expect(fs.stat("").nlink).toBe(5);
+    expect(fs.stat("link").mode).toBe(0o120777);
   });
 
   it("reads files, symlinks and holes", () => {
