@@ -18,6 +18,7 @@ export interface MountOptions {
   readonly nosuid?: boolean;
   /** Only the user who mounts may use it. */
   readonly privateToUser?: boolean;
+  /** "always" unless given: what is listed is cached, and large directories list twice as fast as with "auto". */
   readonly readdirplus?: ReaddirplusMode;
   /** Holds the daemon's pid in decimal while it lives. */
   readonly pidFile?: string;

@@ -43,7 +43,7 @@ async function run(): Promise<void> {
       channel,
       log,
       counters,
-      readdirplus: options.readdirplus ?? "auto",
+      readdirplus: options.readdirplus ?? "always",
       onReady: () => tell({ kind: "ready" }),
     });
     tell({ kind: "ended", end });
