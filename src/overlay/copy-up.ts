@@ -84,7 +84,7 @@ function copyOneDirectory(m: WritableState, parent: Node, row: number): Node {
       "open in the work directory",
     );
     try {
-      copyMetadata(m, row, fd, temporary);
+      copyMetadata(m.lower.tree, m.log, row, fd, upper.temporaryFd, temporary);
     } finally {
       closeFd(fd);
     }

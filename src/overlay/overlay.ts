@@ -5,6 +5,7 @@ import { readFileSync } from "node:fs";
 import type { Logger } from "../base/log.js";
 import type { FileSystem, Open, Request } from "../fuse/operations.js";
 
+import { noName } from "../sys/files.js";
 import { emptyStat, S_IFDIR, statFd } from "../sys/stat.js";
 import { getattr } from "./attributes.js";
 import { BackingFds } from "./backing-fds.js";
@@ -18,6 +19,7 @@ import { readlink } from "./readlink.js";
 import { rmdir, unlink } from "./remove.js";
 import { rename } from "./rename.js";
 import { setattr } from "./set-attributes.js";
+import { copyMetadata } from "./staging.js";
 import { createState, type OverlayState } from "./state.js";
 import { statfs } from "./statfs.js";
 import { closeUpper, openUpper, type Upper } from "./upper.js";
@@ -47,7 +49,12 @@ export function createOverlay(options: OverlayOptions): FileSystem {
   const upper =
     options.upper === undefined
       ? undefined
-      : openUpper({ ...options, upper: options.upper, treeRoot: options.image.treeRoot });
+      : openUpper({
+          ...options,
+          upper: options.upper,
+          treeRoot: options.image.treeRoot,
+          initializeRoot: (fd) => initializeRoot(options, fd),
+        });
   const m = assemble(options, upper);
   const readdir = createReaddir();
   const close = (): void => {
@@ -98,6 +105,15 @@ export function createOverlay(options: OverlayOptions): FileSystem {
     setxattr: (q, name, value, flags, kill) => setxattr(m, q, name, value, flags, kill),
     removexattr: (q, name) => removexattr(m, q, name),
   };
+}
+
+/** Gives a new upper the image root's owner, mode, xattrs and times; without the right to, it stays the caller's. */
+function initializeRoot({ image, log, upper }: OverlayOptions, fd: number): void {
+  try {
+    copyMetadata(image, log, 0, fd, fd, noName);
+  } catch (error) {
+    log.warn("the upper directory does not look like the image's root", { upper, error });
+  }
 }
 
 function assemble(options: OverlayOptions, upper: Upper | undefined): OverlayState {

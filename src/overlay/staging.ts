@@ -2,6 +2,7 @@
 // Invariants: the data is on disk before a name can lead to it (unless the mount is volatile); what fails is taken away.
 import { bytesOf } from "../base/bytes.js";
 import { Errno } from "../base/errno.js";
+import type { Logger } from "../base/log.js";
 import type { Job } from "../fuse/operations.js";
 import {
   chmodAt,
@@ -24,6 +25,7 @@ import { check } from "../sys/libc.js";
 import { S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from "../sys/stat.js";
 import { writeXattrAt, writeXattrFd } from "../sys/xattr.js";
 import { copyData, storedRanges } from "./copy-data.js";
+import type { LowerTree } from "./lower.js";
 import { writeOrigin } from "./origin.js";
 import type { WritableState } from "./state.js";
 import { removeTemporary, temporaryName } from "./upper.js";
@@ -80,7 +82,7 @@ export function copyJob(m: WritableState, row: number, staged: Staged, size: num
 /** Origin, owner, mode, xattrs and times. Throws FsError. */
 export function finishStaged(m: WritableState, row: number, staged: Staged): void {
   if (staged.file) check(writeOrigin(m, staged.fd, row), "origin of a file");
-  copyMetadata(m, row, staged.fd, staged.name);
+  copyMetadata(m.lower.tree, m.log, row, staged.fd, m.upper.temporaryFd, staged.name);
 }
 
 export function discardStaged(m: WritableState, staged: Staged): void {
@@ -88,27 +90,33 @@ export function discardStaged(m: WritableState, staged: Staged): void {
   removeTemporary(m.upper, staged.name);
 }
 
-/** Owner, mode, xattrs and times of a row onto a staged object; the order matters: chown clears bits and xattrs. */
-export function copyMetadata(m: WritableState, row: number, fd: number, name: Buffer): void {
-  const { tree } = m.lower;
-  const { temporaryFd } = m.upper;
+/**
+ * Owner, mode, xattrs and times of a row onto the object open at `fd`, which is `name` in `atFd` (or `atFd` itself
+ * when the name is empty). The order matters: chown clears bits and xattrs. Throws FsError.
+ */
+export function copyMetadata(
+  tree: LowerTree,
+  log: Logger,
+  row: number,
+  fd: number,
+  atFd: number,
+  name: Uint8Array,
+): void {
   const mode = tree.mode(row);
   const type = mode & S_IFMT;
   const openFile = type === S_IFREG || type === S_IFDIR;
-  check(chownAt(temporaryFd, name, tree.uid(row), tree.gid(row)), "chown of a copy");
+  check(chownAt(atFd, name, tree.uid(row), tree.gid(row)), "chown of a copy");
   if (openFile) check(chmodFd(fd, mode & 0o7777), "chmod of a copy");
-  else if (type !== S_IFLNK) check(chmodAt(temporaryFd, name, mode & 0o7777), "chmod of a copy");
+  else if (type !== S_IFLNK) check(chmodAt(atFd, name, mode & 0o7777), "chmod of a copy");
   for (const xattr of tree.xattrs(row) ?? []) {
     if (isReserved(xattr.name)) continue;
     const key = bytesOf(xattr.name);
-    const result = openFile
-      ? writeXattrFd(fd, key, xattr.value)
-      : writeXattrAt(temporaryFd, name, key, xattr.value);
+    const result = openFile ? writeXattrFd(fd, key, xattr.value) : writeXattrAt(atFd, name, key, xattr.value);
     if (result === -Errno.EOPNOTSUPP || result === -Errno.EPERM) {
-      m.log.debug("xattr not kept by the upper directory", { row, xattr: xattr.name });
+      log.debug("xattr not kept by the upper directory", { row, xattr: xattr.name });
     } else check(result, `xattr ${xattr.name} of a copy`);
   }
   const seconds = tree.mtimeSec(row);
   const nanoseconds = tree.mtimeNsec(row);
-  check(utimesAt(temporaryFd, name, seconds, nanoseconds, seconds, nanoseconds), "times of a copy");
+  check(utimesAt(atFd, name, seconds, nanoseconds, seconds, nanoseconds), "times of a copy");
 }

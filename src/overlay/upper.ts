@@ -30,6 +30,7 @@ import {
   RENAME_WHITEOUT,
   readDirectory,
   renameAt,
+  reopenDirectory,
   unlinkAt,
 } from "../sys/files.js";
 import { allocatePages } from "../sys/memory.js";
@@ -68,6 +69,8 @@ export interface UpperOptions {
   readonly work?: string | undefined;
   readonly treeRoot: string;
   readonly volatile?: boolean | undefined;
+  /** Gives the root of an upper that has never been used what the image says of its root. May throw FsError. */
+  initializeRoot(fd: number): void;
 }
 
 /** A name in the workdir's tmp that no other has. */
@@ -85,7 +88,7 @@ export function openUpper(options: UpperOptions): Upper {
     checkPlaces(options.upper, work, rootFd, workFd);
     lock(rootFd, `upper directory ${options.upper}`);
     lock(workFd, `work directory ${work}`);
-    const identity = readIdentity(options.upper, rootFd);
+    const identity = readIdentity(options, rootFd);
     const tree = readTree(options, rootFd);
     prepareWork(work, workFd, identity);
     const temporaryFd = subdirectory(workFd, "tmp", work, opened);
@@ -165,7 +168,7 @@ function lock(fd: number, what: string): void {
 }
 
 /** The identity in the upper's mark; a new one for an upper without. */
-function readIdentity(path: string, rootFd: number): string {
+function readIdentity({ upper: path, initializeRoot }: UpperOptions, rootFd: number): string {
   const mark = readXattrFd(rootFd, upperMark);
   if (typeof mark !== "number") {
     const [layout, identity] = split(mark.toString());
@@ -175,10 +178,23 @@ function readIdentity(path: string, rootFd: number): string {
     return identity;
   }
   if (mark !== -Errno.ENODATA) throw noXattrs(path, mark);
+  // What others have made keeps its root as it is.
+  if (isEmpty(rootFd)) initializeRoot(rootFd);
   const identity = randomBytes(8).toString("hex");
   const written = writeXattrFd(rootFd, upperMark, Buffer.from(`${LAYOUT}:${identity}`));
   if (written < 0) throw noXattrs(path, written);
   return identity;
+}
+
+function isEmpty(fd: number): boolean {
+  let empty = true;
+  const again = reopenDirectory(fd);
+  if (again < 0) return false;
+  readDirectory(again, () => {
+    empty = false;
+  });
+  closeFd(again);
+  return empty;
 }
 
 function noXattrs(path: string, result: number): Error {
@@ -270,7 +286,7 @@ function probe(temporaryFd: number): Pick<Upper, "deviceWhiteouts" | "renameWhit
 
 function empty(fd: number): void {
   const names: Buffer[] = [];
-  const again = openAt(fd, Buffer.from("."), O_RDONLY | O_DIRECTORY);
+  const again = reopenDirectory(fd);
   if (again < 0) return;
   readDirectory(again, (bytes, start, end) => names.push(Buffer.from(bytes.subarray(start, end))));
   closeFd(again);

@@ -3,6 +3,7 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { nameFromText } from "../../src/base/bytes.js";
+import { FATTR_MODE } from "../../src/fuse/operations.js";
 import { directory, file } from "../imgfs/support.js";
 import { base, code, fresh, imageOf, mount, remount } from "./harness.js";
 import { plainImage } from "./trees.js";
@@ -25,6 +26,29 @@ describe("the upper directory", () => {
       [],
       ["format", "index", "tmp"],
     ]);
+  });
+
+  it("begins with the root of the image, and keeps a root that was made by others", () => {
+    const root = imageOf(
+      directory({}, { mode: 0o711, uid: 3, gid: 4, mtimeSec: 1_600_000_000, mtimeNsec: 5 }),
+    );
+    const upper = fresh();
+    const fs = mount(root, upper);
+    const expected = {
+      mode: 0o40711,
+      uid: 3,
+      gid: 4,
+      mtimeSec: 1_600_000_000,
+      mtimeNsec: 5,
+      ino: 1,
+      nlink: 2,
+    };
+    expect(fs.stat("")).toMatchObject(expected);
+    fs.setattr("", { valid: FATTR_MODE, mode: 0o700 });
+    expect(remount(fs, root, upper).stat("").mode).toBe(0o40700);
+    const foreign = fresh();
+    mkdirSync(join(foreign, "x"), { recursive: true });
+    expect(mount(root, foreign).stat("").uid).toBe(0);
   });
 
   it("belongs to one mount, and is free again after it", () => {
