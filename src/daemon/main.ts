@@ -1,7 +1,6 @@
 // Entry of a detached mount's process. Options come as JSON on descriptor 0; descriptor 3 takes one line, `ready` or
 // `error EXITCODE MESSAGE`, and is then closed. Started by mount.ts; loads no more than serving needs.
 import { closeSync, readFileSync, writeSync } from "node:fs";
-import { exitNow } from "../sys/process.js";
 import { MountFailure, type MountOptions, oneLine } from "./options.js";
 import { runMount } from "./process.js";
 
@@ -12,12 +11,18 @@ function report(line: string): void {
   closeSync(REPORT_FD);
 }
 
+async function endNow(exitCode: number): Promise<void> {
+  // Only here does this thread load the C library: the start is not to wait for it.
+  const { exitNow } = await import("../sys/process.js");
+  exitNow(exitCode);
+}
+
 async function main(): Promise<number> {
   try {
     const options = JSON.parse(readFileSync(0, "utf8")) as MountOptions;
     return await runMount(options, {
       onReady: () => report("ready"),
-      onAbandon: exitNow,
+      onAbandon: (exitCode) => void endNow(exitCode),
     });
   } catch (cause) {
     try {
@@ -30,4 +35,4 @@ async function main(): Promise<number> {
 }
 
 // A helper thread that still waits for a disk must not keep the process.
-exitNow(await main());
+await endNow(await main());

@@ -1,10 +1,11 @@
-// Mounting for the command line: in a process of its own, or in this one.
+// Mounting for the command line: in a process of its own, or in this one. Loads nothing but what the call at hand needs:
+// the command that starts a detached mount never loads the C library.
 import { spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { MountFailure, type MountOptions, resolveOptions } from "./options.js";
+import type { UnmountOptions } from "./unmount.js";
 
 export { MountFailure, type MountOptions } from "./options.js";
-export { unmount } from "./unmount.js";
 
 /**
  * Starts a process that mounts and serves, and resolves when the mount is live. The process has its own session, no
@@ -71,4 +72,13 @@ export async function mountForeground(options: MountOptions): Promise<number> {
     onReady: () => {},
     onAbandon: exitNow,
   });
+}
+
+/**
+ * Takes a mount away and waits until its process has ended. Rejects with MountFailure: no imgfs mount there, in use, or
+ * a process that does not end.
+ */
+export async function unmount(mountpoint: string, options: UnmountOptions): Promise<void> {
+  const room = await import("./unmount.js");
+  await room.unmount(mountpoint, options);
 }

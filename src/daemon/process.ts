@@ -125,6 +125,7 @@ class MountProcess {
           this.stopping = true;
           void this.unmount();
         }
+        void this.prepareEnd();
         break;
       case "refused":
         outcome.refused = message.reason;
@@ -133,6 +134,16 @@ class MountProcess {
         outcome.end = message.end;
         break;
     }
+  }
+
+  /** Loads what the end needs while the files are sure to be there: the package may be replaced under a live mount. */
+  private async prepareEnd(): Promise<void> {
+    await Promise.all([
+      import("../sys/mount.js"),
+      import("../sys/mountinfo.js"),
+      import("../sys/process.js"),
+    ]);
+    await Promise.all([import("../sys/files.js"), import("../fuse/channel.js")]);
   }
 
   private async stop(signal: NodeJS.Signals): Promise<void> {

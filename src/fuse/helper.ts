@@ -8,7 +8,7 @@ import { type HelperData, runJob, type Task, type TaskDone } from "./job.js";
 import { createNotifier } from "./notify.js";
 import type { Job, Status } from "./operations.js";
 
-const { fd, wakeFd, port } = workerData as HelperData;
+const { fd, wakeFd, port, running } = workerData as HelperData;
 const notifier = createNotifier(fd);
 
 function attempt(job: Job): Status {
@@ -39,3 +39,6 @@ port.on("message", (task: Task) => {
       break;
   }
 });
+
+Atomics.store(running, 0, 1);
+Atomics.notify(running, 0);

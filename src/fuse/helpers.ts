@@ -1,9 +1,13 @@
 // A pool of helper threads that its owner can use while it never returns to an event loop: tasks go out over message
 // ports, results are taken with receiveMessageOnPort. Threads start when there is work for them and none is free.
-// A thread that cannot be started is no failure of a task: its owner then does the work itself.
+// A thread that cannot be started is no failure of a task: its owner then does the work itself. The owner would never
+// hear a thread's error event, so it waits, once for each thread, until the thread has said that it runs.
 import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from "node:worker_threads";
 import type { Logger } from "../base/log.js";
 import type { HelperData, Task, TaskDone } from "./job.js";
+
+/** Starting takes some tens of milliseconds; beyond this many something is wrong with the thread. */
+const START_LIMIT = 5_000;
 
 interface Helper {
   readonly worker: Worker;
@@ -14,7 +18,7 @@ interface Helper {
 
 export class HelperPool {
   private readonly helpers: Helper[] = [];
-  private readonly limit: number;
+  private limit: number;
   private readonly fd: number;
   private readonly wakeFd: number;
   private readonly log: Logger;
@@ -73,7 +77,8 @@ export class HelperPool {
 
   private start(): Helper | undefined {
     const { port1, port2 } = new MessageChannel();
-    const data: HelperData = { fd: this.fd, wakeFd: this.wakeFd, port: port2 };
+    const running = new Int32Array(new SharedArrayBuffer(4));
+    const data: HelperData = { fd: this.fd, wakeFd: this.wakeFd, port: port2, running };
     try {
       const worker = new Worker(new URL("./helper.js", import.meta.url), {
         workerData: data,
@@ -81,12 +86,19 @@ export class HelperPool {
         execArgv: [],
       });
       port1.unref();
+      // Heard only once the owner is back in its event loop; unheard it would end the owner.
+      worker.on("error", (error) => this.log.error("a helper thread failed", { error }));
+      if (Atomics.wait(running, 0, 0, START_LIMIT) === "timed-out") {
+        void worker.terminate();
+        throw new Error(`not running after ${START_LIMIT} ms`);
+      }
       const helper: Helper = { worker, port: port1, running: 0 };
       this.helpers.push(helper);
       return helper;
     } catch (error) {
       port1.close();
-      this.log.warn("cannot start a helper thread", { error });
+      this.limit = this.helpers.length;
+      this.log.error("cannot start a helper thread; its work will hold up other requests", { error });
       return undefined;
     }
   }

@@ -32,6 +32,8 @@ export interface HelperData {
   readonly wakeFd: number;
   /** Takes {@link Task}s, gives {@link TaskDone}s. */
   readonly port: MessagePort;
+  /** One word, 0 until the thread is ready for tasks. */
+  readonly running: Int32Array<SharedArrayBuffer>;
 }
 
 const COPY_CHUNK = 1 << 20;

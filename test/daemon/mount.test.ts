@@ -5,7 +5,7 @@ import * as fs from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
-import { isMounted, isRunning, mountRoom, sh, until, withBed } from "../fuse/harness.js";
+import { dist, isMounted, isRunning, mountRoom, sh, until, withBed } from "../fuse/harness.js";
 
 /** A process that keeps a descriptor open below `path` until killed. */
 async function holdOpen(path: string): Promise<ChildProcess> {
@@ -204,6 +204,23 @@ describe.concurrent("a mount that cannot start says why on one line and leaves n
   );
 });
 
+describe.concurrent("a detached mount nobody waits for", () => {
+  it(
+    "goes again when its parent has died before it was live",
+    withBed(async (bed) => {
+      const options = bed.options({ files: ["a"] });
+      const child = spawn(process.execPath, [join(dist, "daemon/main.js")], {
+        stdio: ["pipe", "ignore", "ignore", "pipe"],
+      });
+      child.stdio[3]?.destroy();
+      child.stdio[0]?.end(JSON.stringify(options));
+      const code = await new Promise((done) => child.on("exit", done));
+      expect(code).toBe(1);
+      expect(isMounted(options.mountpoint)).toBe(false);
+    }),
+  );
+});
+
 describe.concurrent("the exit of a foreground mount", () => {
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
     it(
@@ -319,7 +336,6 @@ describe.concurrent("the exit of a foreground mount", () => {
          await new Promise((done) => setTimeout(done, 100));
          try { process.kill(pid, 0); console.log("still there"); } catch { console.log("gone"); }`,
       );
-      const { dist } = await import("../fuse/harness.js");
       const output = execFileSync(
         "unshare",
         ["-Urm", process.execPath, script, join(dist, "daemon/mount.js"), join(bed.folder, "options.json")],
