@@ -156,6 +156,20 @@ export class ContentReader {
     return this.metadata.bytes.subarray(at, at + L.DIGEST_SIZE);
   }
 
+  /** Where the digest begins in the image's 32-bit words. */
+  digestWord(content: number): number {
+    return this.digests.at(content) >> 2;
+  }
+
+  /** First of the content's records in RUN. */
+  firstRun(content: number): number {
+    return this.metadata.u32[(this.contents.at(content) >> 2) + 2] as number;
+  }
+
+  get runTotal(): number {
+    return this.runs.count;
+  }
+
   /** Runs of a content: 0 for one hole, 1 for one stored piece. Throws Corrupt when they are not all there. */
   runCount(content: number): number {
     const at = this.contents.at(content) >> 2;

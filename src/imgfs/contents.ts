@@ -4,7 +4,7 @@
 import { createHash, type Hash, hash } from "node:crypto";
 import { writeSync } from "node:fs";
 import { alignUp } from "../base/bytes.js";
-import { DigestIndex } from "./growable.js";
+import { DigestIndex, digestWords } from "./growable.js";
 import { ALIGN, SMALL_ALIGN } from "./layout.js";
 
 /** A stretch of a content; `rawOffset` undefined for a hole. It ends where the next one, or the content, does. */
@@ -118,7 +118,7 @@ export class ContentStream {
       dataDigest ?? (this.hash ?? createHash("sha256")).digest(),
     );
     const count = this.digests.size;
-    const id = this.digests.add(digest, 0);
+    const id = this.digests.add(digestWords(digest), 0);
     if (id < count) this.rewind(this.startPosition);
     else {
       if (single) this.writeHead();
@@ -128,8 +128,13 @@ export class ContentStream {
     return { id, size: this.size };
   }
 
-  /** Writes out what is buffered; contents may still be added. */
+  /** Writes out what is buffered; contents may still be added. Throws an Error within a content. */
   flush(): void {
+    if (this.open) throw new Error("a content has not been ended");
+    this.drain();
+  }
+
+  private drain(): void {
     let done = 0;
     while (done < this.buffered) {
       done += writeSync(this.fd, this.buffer, done, this.buffered - done, this.flushed + done);
@@ -149,7 +154,7 @@ export class ContentStream {
 
   /** The digests, 32 bytes for each content. */
   get digestBytes(): Uint8Array {
-    return this.digests.heap.data;
+    return this.digests.bytes;
   }
 
   private get inHole(): boolean {
@@ -177,9 +182,9 @@ export class ContentStream {
   }
 
   private write(bytes: Uint8Array): void {
-    if (this.buffered + bytes.length > BUFFER_SIZE) this.flush();
+    if (this.buffered + bytes.length > BUFFER_SIZE) this.drain();
     if (bytes.length >= BUFFER_SIZE / 2) {
-      this.flush();
+      this.drain();
       let done = 0;
       while (done < bytes.length) {
         done += writeSync(this.fd, bytes, done, bytes.length - done, this.flushed + done);

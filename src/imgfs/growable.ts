@@ -1,6 +1,4 @@
 // Arrays that grow: records of 32-bit words and heaps of bytes, for tables that are being built.
-import { compareBytes } from "./names.js";
-
 /** Records of `width` 32-bit words each. The words are little-endian in memory: they are the file's bytes. */
 export class Records {
   words: Uint32Array;
@@ -62,59 +60,65 @@ export class Heap {
   }
 }
 
-/** Finds keys of the same width in a heap: digest to its index. Keys must be evenly distributed in their first bytes. */
+/** Numbers sha256 digests in the order they are first added. */
 export class DigestIndex {
-  readonly heap: Heap;
+  /** The digests, 8 words each; room for half as many as there are slots. */
+  private words: Uint32Array;
   private slots: Int32Array;
   private count = 0;
 
   constructor(capacity = 64) {
-    this.heap = new Heap(capacity * 32);
     this.slots = new Int32Array(powerOfTwo(capacity * 2));
+    this.words = new Uint32Array(this.slots.length * 4);
   }
 
-  /** The index of an equal digest, or the next index after adding this one; tell them apart by `size` before. */
-  add(bytes: Uint8Array, start: number): number {
-    if (this.count * 2 >= this.slots.length) this.grow();
-    const found = this.find(bytes, start);
-    if (found >= 0) return (this.slots[found] as number) - 1;
-    this.slots[~found] = ++this.count;
-    this.heap.append(bytes, start, start + 32);
-    return this.count - 1;
+  /**
+   * The number of the digest at `words[start, start + 8)`. It is new when it equals what {@link size} was before.
+   */
+  add(words: Uint32Array, start: number): number {
+    if ((this.count + 1) * 2 > this.slots.length) this.grow();
+    const { slots, words: own } = this;
+    const mask = slots.length - 1;
+    let slot = (words[start] as number) & mask;
+    for (let other = slots[slot] as number; other !== 0; other = slots[slot] as number) {
+      const at = (other - 1) * 8;
+      let i = 0;
+      while (i < 8 && own[at + i] === words[start + i]) i++;
+      if (i === 8) return other - 1;
+      slot = (slot + 1) & mask;
+    }
+    slots[slot] = this.count + 1;
+    const at = this.count * 8;
+    for (let i = 0; i < 8; i++) own[at + i] = words[start + i] as number;
+    return this.count++;
   }
 
   get size(): number {
     return this.count;
   }
 
-  private find(bytes: Uint8Array, start: number): number {
-    const mask = this.slots.length - 1;
-    const { data } = this.heap;
-    for (let slot = first(bytes, start) & mask; ; slot = (slot + 1) & mask) {
-      const at = ((this.slots[slot] as number) - 1) * 32;
-      if (at < 0) return ~slot;
-      if (compareBytes(bytes, start, start + 32, data, at, at + 32) === 0) return slot;
-    }
+  /** The digests, 32 bytes each. */
+  get bytes(): Uint8Array {
+    return new Uint8Array(this.words.buffer, 0, this.count * 32);
   }
 
   private grow(): void {
+    const words = new Uint32Array(this.words.length * 2);
+    words.set(this.words.subarray(0, this.count * 8));
+    this.words = words;
     this.slots = new Int32Array(this.slots.length * 2);
     const mask = this.slots.length - 1;
     for (let i = 0; i < this.count; i++) {
-      let slot = first(this.heap.data, i * 32) & mask;
+      let slot = (words[i * 8] as number) & mask;
       while (this.slots[slot] !== 0) slot = (slot + 1) & mask;
       this.slots[slot] = i + 1;
     }
   }
 }
 
-function first(bytes: Uint8Array, at: number): number {
-  return (
-    (bytes[at] as number) |
-    ((bytes[at + 1] as number) << 8) |
-    ((bytes[at + 2] as number) << 16) |
-    ((bytes[at + 3] as number) << 24)
-  );
+/** The 8 words of a 32-byte digest, as {@link DigestIndex} takes them. */
+export function digestWords(digest: Uint8Array): Uint32Array {
+  return new Uint32Array(digest.slice().buffer);
 }
 
 /** The power of two that is not below `value`. */

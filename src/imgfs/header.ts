@@ -140,9 +140,15 @@ export function encodeHeader(facts: HeaderFacts, pageDigests: Uint8Array): Buffe
 
 /**
  * Parses and checks a header page of a file of `actualSize` bytes. Throws Corrupt for damage, Unsupported for a
- * version, feature, codec or section this version does not know.
+ * version, feature, codec or section this version does not know. With `tolerate`, a wrong checksum and a wrong file
+ * size are told to it instead.
  */
-export function parseHeader(page: Uint8Array, actualSize: number, file: string): ImageHeader {
+export function parseHeader(
+  page: Uint8Array,
+  actualSize: number,
+  file: string,
+  tolerate?: (damage: Corrupt) => void,
+): ImageHeader {
   const bad = (record: string, problem: string): Corrupt => new Corrupt(file, "header", record, problem);
   const H = L.Header;
   if (page.length < L.MAGIC.length || !L.MAGIC.every((byte, i) => page[i] === byte)) {
@@ -169,7 +175,11 @@ export function parseHeader(page: Uint8Array, actualSize: number, file: string):
   const expectValue = (field: keyof typeof H, actual: number, wanted: number): void => {
     if (actual !== wanted) throw bad(snake(field), `${actual} instead of ${wanted}`);
   };
-  if (view.getUint32(H.crc, true) !== crc32(page.subarray(0, H.crc))) throw bad("crc", "checksum differs");
+  if (view.getUint32(H.crc, true) !== crc32(page.subarray(0, H.crc))) {
+    const damage = bad("crc", "checksum differs");
+    if (tolerate === undefined) throw damage;
+    tolerate(damage);
+  }
   const major = view.getUint16(H.major, true);
   if (major !== L.MAJOR) throw new Unsupported(file, `format version ${major}`);
   expectValue("headerSize", view.getUint32(H.headerSize, true), L.HEADER_SIZE);
@@ -202,8 +212,11 @@ export function parseHeader(page: Uint8Array, actualSize: number, file: string):
     logicalBytes: u64("logicalBytes"),
     uniqueBytes: u64("uniqueBytes"),
   };
-  if (facts.fileSize !== actualSize)
-    throw bad("file_size", `${facts.fileSize}, but the file has ${actualSize} bytes`);
+  if (facts.fileSize !== actualSize) {
+    const damage = bad("file_size", `${facts.fileSize}, but the file has ${actualSize} bytes`);
+    if (tolerate === undefined) throw damage;
+    tolerate(damage);
+  }
   if (facts.metaEnd > Math.min(facts.fileSize, L.METADATA_MAX))
     throw bad("meta_end", `${facts.metaEnd} is out of range`);
   expectValue("dataOffset", facts.dataOffset, facts.dataSize === 0 ? 0 : alignUp(facts.metaEnd, L.ALIGN));

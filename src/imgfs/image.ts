@@ -68,22 +68,32 @@ export class Image extends TreeReader {
   static open(path: string, options: OpenOptions = {}): Image {
     const source = fileSource(path);
     try {
-      const metadata = Metadata.open(source);
-      const directory = options.blobDirectory ?? dirname(path);
-      const image: Image = new Image(metadata, source, (number) => {
-        if (number === 0) {
-          return { source, dataOffset: metadata.header.dataOffset, rawSize: metadata.header.rawSize };
-        }
-        const info = image.blobs[number - 1];
-        if (info === undefined)
-          throw new Corrupt(path, "CONTENT", "", `blob ${number} of ${image.blobs.length}`);
-        return openBlob(info, directory);
-      });
-      return image;
+      return Image.over(source, Metadata.open(source), options.blobDirectory ?? dirname(path));
     } catch (cause) {
       source.close();
       throw cause;
     }
+  }
+
+  /** For the checker: damage that leaves the rest readable is told instead of thrown. `source` stays the caller's. */
+  static inspect(source: BlobSource, tolerate: (damage: Corrupt) => void): Image {
+    const metadata = Metadata.open(source, tolerate);
+    metadata.rememberDamage();
+    return Image.over(source, metadata, dirname(source.name));
+  }
+
+  private static over(source: BlobSource, metadata: Metadata, directory: string): Image {
+    const image: Image = new Image(metadata, source, (number) => {
+      if (number === 0) {
+        return { source, dataOffset: metadata.header.dataOffset, rawSize: metadata.header.rawSize };
+      }
+      const info = image.blobs[number - 1];
+      if (info === undefined) {
+        throw new Corrupt(source.name, "CONTENT", "", `blob ${number} of ${image.blobs.length}`);
+      }
+      return openBlob(info, directory);
+    });
+    return image;
   }
 
   /**
@@ -150,6 +160,9 @@ export class Image extends TreeReader {
     const type = this.mode(row) & S_IFMT;
     if (type !== S_IFREG) throw fsError(row < this.directoryCount ? "EISDIR" : "EINVAL");
     const content = this.inodeData(row);
+    if ((content === L.NONE) !== (this.size(row) === 0)) {
+      throw this.inodes.corrupt(row, `${this.size(row)} bytes and content ${content}`);
+    }
     if (content === L.NONE) return -1;
     if (content >= this.contents.count)
       throw this.inodes.corrupt(row, `content ${content} of ${this.contents.count}`);
@@ -178,7 +191,6 @@ export class Image extends TreeReader {
     const size = this.size(row);
     if (offset < 0 || offset >= size) return -Errno.ENXIO;
     const content = this.content(row);
-    if (content < 0) throw this.inodes.corrupt(row, `${size} bytes without content`);
     return this.contents.seek(content, size, offset, whence === SEEK_HOLE);
   }
 

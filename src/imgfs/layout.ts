@@ -22,6 +22,8 @@ export const DIGEST_SIZE = 32;
 export const DIGEST_SHA256 = 1;
 export const NAME_HASH_FNV1A_FMIX = 1;
 export const NAME_MAX = 255;
+/** Longest symlink target and path of a link: the kernel's PATH_MAX without its NUL. */
+export const PATH_MAX = 4095;
 /** Metadata beyond this many bytes is refused, so that every position in it is a small integer. */
 export const METADATA_MAX = 0x7fff_0000;
 export const MAX_SECTIONS = 64;

@@ -10,6 +10,7 @@ import { dirname } from "node:path";
 import { displayName } from "../base/bytes.js";
 import { digestBytes } from "../base/digest.js";
 import { type ContentRange, encodeBlobs } from "./content-reader.js";
+import { Corrupt } from "./errors.js";
 import { DigestIndex } from "./growable.js";
 import type { Image } from "./image.js";
 import * as L from "./layout.js";
@@ -27,8 +28,10 @@ interface Layer {
   readonly inodes: Int32Array;
   readonly owners: Map<number, number>;
   readonly xattrs: Map<number, number>;
-  /** First of the layer's contents in {@link Merger.shared}. */
+  /** By content: its number among the different contents of all layers. */
   readonly contents: Int32Array;
+  /** What may still be taken from the layer's heaps: a sound layer uses each byte and each run once. */
+  readonly left: { targets: number; xattrs: number; runs: number };
 }
 
 /** A layer's place in the directory that is being merged, standing on one entry. */
@@ -88,9 +91,9 @@ class Merger {
   private readonly tables: TreeTables;
   private readonly links: LinkResolver;
   /** All contents of all layers by digest, bottom first: where each lies lowest, and its merged number. */
-  private readonly sharedLayer: number[] = [];
-  private readonly sharedContent: number[] = [];
-  private readonly merged: number[] = [];
+  private readonly sharedLayer: Int32Array;
+  private readonly sharedContent: Int32Array;
+  private readonly merged: Int32Array;
   /** Directories that make up each merged directory, top first. */
   private readonly partLayer: number[] = [];
   private readonly partRow: number[] = [];
@@ -129,6 +132,9 @@ class Merger {
     }
     this.tables = new TreeTables({ entries, directories, inodes: inodes - directories, names, contents });
     const shared = new DigestIndex(contents);
+    this.sharedLayer = new Int32Array(contents);
+    this.sharedContent = new Int32Array(contents);
+    this.merged = new Int32Array(contents).fill(-1);
     this.layers = images.map((image, layer) => this.share(image, layer, shared));
   }
 
@@ -173,14 +179,14 @@ class Merger {
 
   private share(image: Image, layer: number, shared: DigestIndex): Layer {
     const contents = new Int32Array(image.contentCount);
+    const { contentReader } = image;
+    const { u32 } = image.metadata;
     for (let content = 0; content < contents.length; content++) {
-      const digest = image.contentReader.digest(content);
       const known = shared.size;
-      const id = shared.add(digest, 0);
+      const id = shared.add(u32, contentReader.digestWord(content));
       if (id === known) {
-        this.sharedLayer.push(layer);
-        this.sharedContent.push(content);
-        this.merged.push(-1);
+        this.sharedLayer[id] = layer;
+        this.sharedContent[id] = content;
       }
       contents[content] = id;
     }
@@ -190,6 +196,7 @@ class Merger {
       owners: new Map(),
       xattrs: new Map(),
       contents,
+      left: { targets: image.targetBytes, xattrs: image.xattrTotal, runs: contentReader.runTotal },
     };
   }
 
@@ -366,7 +373,9 @@ class Merger {
     if (xattrSet === undefined) {
       // Decoded for its checks only.
       image.xattrs(row);
-      xattrSet = this.tables.xattrSet(image.xattrBytes(set));
+      const encoded = image.xattrBytes(set);
+      this.take(layer, "xattrs", encoded.length);
+      xattrSet = this.tables.xattrSet(encoded);
       xattrs.set(set, xattrSet);
     }
     fields.mode = image.mode(row);
@@ -377,6 +386,15 @@ class Merger {
     fields.mtimeNsec = image.mtimeNsec(row);
     fields.data = 0;
     fields.aux = 0;
+  }
+
+  /** Refuses a layer whose records share what they must not: it could make an index of any size. */
+  private take(layer: number, what: keyof Layer["left"], count: number): void {
+    const { image, left } = this.layers[layer] as Layer;
+    left[what] -= count;
+    if (left[what] < 0) {
+      throw new Corrupt(image.metadata.file, what.toUpperCase(), "", "used more than once");
+    }
   }
 
   /** Number in the merged tables of a layer's inode that is no directory. */
@@ -395,6 +413,7 @@ class Merger {
         break;
       case L.EntryType.symlink: {
         const target = image.symlinkTarget(row);
+        this.take(layer, "targets", target.length);
         fields.data = this.tables.targets.append(target);
         fields.aux = target.length;
         fields.size = target.length;
@@ -421,6 +440,7 @@ class Merger {
     const blob = lowest + 1;
     const { range, tables } = this;
     const firstRun = count > 1 ? tables.runs.count : 0;
+    if (count > 1) this.take(lowest, "runs", count);
     for (let run = 0; run < Math.max(1, count); run++) {
       reader.range(source, run, size, range);
       if (range.rawOffset !== undefined) {
@@ -430,9 +450,10 @@ class Merger {
       }
       if (count > 1) tables.addRun(blob, range.rawOffset, range.fileOffset);
     }
-    const digest = reader.digest(source);
+    const { bytes } = this.image(lowest).metadata;
+    const digest = reader.digestWord(source) * 4;
     const rawOffset = count === 1 ? (range.rawOffset as number) : 0;
-    const id = tables.addContent(digest, 0, count === 1 ? blob : 0, rawOffset, firstRun, count);
+    const id = tables.addContent(bytes, digest, count === 1 ? blob : 0, rawOffset, firstRun, count);
     this.merged[shared] = id;
     return id;
   }

@@ -20,6 +20,7 @@ export class Metadata {
   private readonly source: BlobSource | undefined;
   private readonly pagesOffset: number;
   private readonly treePages: number;
+  private damage: Map<number, Corrupt> | undefined;
 
   private constructor(
     file: string,
@@ -40,16 +41,22 @@ export class Metadata {
     this.loaded = new Uint8Array(pages.all).fill(source === undefined ? 1 : 0);
   }
 
-  /** Reads header and page digests, nothing of the tree. Throws Corrupt or Unsupported. */
-  static open(source: BlobSource): Metadata {
+  /**
+   * Reads header and page digests, nothing of the tree. Throws Corrupt or Unsupported. With `tolerate`, damage that
+   * leaves the rest readable is told to it instead.
+   */
+  static open(source: BlobSource, tolerate?: (damage: Corrupt) => void): Metadata {
     const page = new Uint8Array(Math.min(L.HEADER_SIZE, source.size));
     const got = source.readBytes(0, page);
-    const header = parseHeader(page.subarray(0, Math.max(0, got)), source.size, source.name);
+    const header = parseHeader(page.subarray(0, Math.max(0, got)), source.size, source.name, tolerate);
+    if (header.metaEnd > source.size) {
+      throw new Corrupt(source.name, "header", "meta_end", `${header.metaEnd}, beyond the end of the file`);
+    }
     // Zeroed memory of this size comes untouched from the kernel: pages that are never loaded cost nothing.
     const bytes = new Uint8Array((header.metaEnd + 3) & ~3);
     bytes.set(page);
     const metadata = new Metadata(source.name, header, bytes, source);
-    metadata.openPages(page);
+    metadata.openPages(page, tolerate);
     return metadata;
   }
 
@@ -66,25 +73,36 @@ export class Metadata {
     );
   }
 
-  private openPages(page: Uint8Array): void {
+  private openPages(page: Uint8Array, tolerate: ((damage: Corrupt) => void) | undefined): void {
     const { header, source, file } = this;
+    const refuse = (section: string, record: string, problem: string): void => {
+      const damage = new Corrupt(file, section, record, problem);
+      if (tolerate === undefined) throw damage;
+      tolerate(damage);
+    };
     const digests = this.bytes.subarray(this.pagesOffset, header.metaEnd);
     if (source?.readBytes(this.pagesOffset, digests) !== digests.length) {
-      throw new Corrupt(file, "PAGES", "", "the file ends within it");
-    }
-    if (!header.pageRoot.equals(hash("sha256", digests, "buffer"))) {
-      throw new Corrupt(file, "PAGES", "", "digest differs from page_root in the header");
+      refuse("PAGES", "", "the file ends within it");
+    } else if (!header.pageRoot.equals(hash("sha256", digests, "buffer"))) {
+      refuse("PAGES", "", "digest differs from page_root in the header");
     }
     const treeSections = header.sections.filter(({ id }) => id < L.FIRST_PLACE_SECTION).length;
     const treeRoot = treeRootOf(page, treeSections, digests.subarray(0, this.treePages * L.DIGEST_SIZE));
     if (`sha256:${treeRoot.toString("hex")}` !== header.treeRoot) {
-      throw new Corrupt(file, "header", "tree_root", "differs from the pages of the tree");
+      refuse("header", "tree_root", "differs from the pages of the tree");
     }
+  }
+
+  /** From now on a page that was found damaged is not read again: for the checker, which touches it often. */
+  rememberDamage(): void {
+    this.damage = new Map();
   }
 
   /** Reads and verifies one page. Throws Corrupt. */
   load(page: number): void {
     if (this.loaded[page] === 1) return;
+    const known = this.damage?.get(page);
+    if (known !== undefined) throw known;
     const { start, end } = pageExtent(page, this.header.treeEnd, this.pagesOffset);
     const into = this.bytes.subarray(start, end);
     if (this.source?.readBytes(start, into) !== into.length)
@@ -110,7 +128,14 @@ export class Metadata {
     const names = this.header.sections
       .filter(({ offset, length }) => offset < end && offset + Math.max(length, 1) > start)
       .map(({ id }) => sectionName(id));
-    return new Corrupt(this.file, names.join(", "), `page ${page} (bytes ${start} to ${end})`, problem);
+    const found = new Corrupt(
+      this.file,
+      names.join(", "),
+      `page ${page} (bytes ${start} to ${end})`,
+      problem,
+    );
+    this.damage?.set(page, found);
+    return found;
   }
 
   table(name: L.SectionName): Table {

@@ -1,5 +1,5 @@
 // Names inside tables: their hash, their order, and which names no directory may hold.
-import { NAME_MAX } from "./layout.js";
+import { NAME_MAX, PATH_MAX } from "./layout.js";
 
 /** The hash that orders a directory: FNV-1a over the bytes, then the finaliser of MurmurHash3. Unsigned. */
 export function nameHash(bytes: Uint8Array, start: number, end: number): number {
@@ -41,4 +41,16 @@ export function nameProblem(bytes: Uint8Array, start: number, end: number): stri
     if (byte === 0) return "name with a NUL";
   }
   return undefined;
+}
+
+/** True for names joined by single slashes, without one in front or behind. */
+export function isPath(path: Uint8Array): boolean {
+  if (path.length > PATH_MAX) return false;
+  for (let start = 0; start <= path.length; ) {
+    const slash = path.indexOf(0x2f, start);
+    const end = slash < 0 ? path.length : slash;
+    if (nameProblem(path, start, end) !== undefined) return false;
+    start = end + 1;
+  }
+  return true;
 }

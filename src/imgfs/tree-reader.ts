@@ -22,13 +22,16 @@ export interface DirectoryEntry {
   end: number;
 }
 
+const XATTR_CACHE_BYTES = 1 << 20;
 const S_IFMT = 0o170000;
 const S_IFDIR = 0o040000;
 const S_IFLNK = 0o120000;
 const S_IFCHR = 0o020000;
 const S_IFBLK = 0o060000;
 const TWO_32 = 0x1_0000_0000;
-const types = [0o010000, S_IFCHR, S_IFDIR, S_IFBLK, 0o100000, S_IFLNK];
+/** A bit for each type there may be, by its number in st_mode. */
+const INODE_TYPES = (1 << 1) | (1 << 2) | (1 << 4) | (1 << 6) | (1 << 8) | (1 << 10);
+const ENTRY_TYPES = INODE_TYPES | (1 << L.EntryType.whiteout) | (1 << L.EntryType.link);
 
 export class TreeReader {
   readonly metadata: Metadata;
@@ -48,7 +51,7 @@ export class TreeReader {
   private readonly overflow: Table;
   private readonly xattrOffsets: Table;
   private readonly xattrHeap: Table;
-  private readonly xattrCache = new LRUCache<number, readonly Xattr[]>({ max: 1024 });
+  private readonly xattrCache = new LRUCache<number, readonly Xattr[]>({ maxSize: XATTR_CACHE_BYTES });
 
   constructor(metadata: Metadata) {
     this.metadata = metadata;
@@ -82,6 +85,16 @@ export class TreeReader {
 
   get entryTotal(): number {
     return this.entries.count;
+  }
+
+  /** Bytes of TARGETS. */
+  get targetBytes(): number {
+    return this.targets.count;
+  }
+
+  /** Bytes of XATTRS. */
+  get xattrTotal(): number {
+    return this.xattrHeap.count;
   }
 
   /** Bytes of NAMES. */
@@ -190,12 +203,18 @@ export class TreeReader {
       }
       return row;
     }
-    if (type >= L.EntryType.whiteout) {
-      if (this.isLayer && type <= L.EntryType.link) return -1;
+    if (((ENTRY_TYPES >> type) & 1) === 0 || type > L.EntryType.link)
       throw this.entries.corrupt(index, `type ${type}`);
+    if (type >= L.EntryType.whiteout) {
+      if (this.isLayer) return -1;
+      throw this.entries.corrupt(index, `type ${type} in an index`);
     }
-    if (row < this.directoryCount || row >= this.inodeCount)
+    if (row < this.directoryCount || row >= this.inodeCount) {
       throw this.entries.corrupt(index, `inode row ${row}`);
+    }
+    const mode = this.u16[this.inodes.at(row) >> 1] as number;
+    if (mode >>> 12 !== type)
+      throw this.entries.corrupt(index, `type ${type}, but the inode's is ${mode >>> 12}`);
     return row;
   }
 
@@ -244,7 +263,7 @@ export class TreeReader {
   mode(row: number): number {
     const mode = this.u16[this.inodes.at(row) >> 1] as number;
     const type = mode & S_IFMT;
-    if ((type === S_IFDIR) !== row < this.directoryCount || !types.includes(type)) {
+    if ((type === S_IFDIR) !== row < this.directoryCount || ((INODE_TYPES >> (type >>> 12)) & 1) === 0) {
       throw this.inodes.corrupt(row, `mode 0${mode.toString(8)}`);
     }
     return mode;
@@ -314,7 +333,8 @@ export class TreeReader {
     if ((this.mode(row) & S_IFMT) !== S_IFLNK) throw fsError("EINVAL");
     const at = this.inodes.at(row);
     const length = this.u32[(at + 28) >> 2] as number;
-    if (length === 0 || length > 4095) throw this.inodes.corrupt(row, `symlink target of ${length} bytes`);
+    if (length === 0 || length > L.PATH_MAX)
+      throw this.inodes.corrupt(row, `symlink target of ${length} bytes`);
     const start = this.targets.range(this.u32[(at + 24) >> 2] as number, length);
     return this.bytes.subarray(start, start + length);
   }
@@ -325,9 +345,10 @@ export class TreeReader {
     if (set === 0) return undefined;
     const cached = this.xattrCache.get(set);
     if (cached !== undefined) return cached;
-    const xattrs = decodeXattrs(this.xattrBytes(set));
+    const encoded = this.xattrBytes(set);
+    const xattrs = decodeXattrs(encoded);
     if (xattrs === undefined) throw this.xattrOffsets.corrupt(set - 1, "no set of extended attributes");
-    this.xattrCache.set(set, xattrs);
+    this.xattrCache.set(set, xattrs, { size: encoded.length });
     return xattrs;
   }
 

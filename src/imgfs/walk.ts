@@ -3,7 +3,7 @@ import type { Name } from "../base/bytes.js";
 import { bytesOf, displayName } from "../base/bytes.js";
 import type { StoredContent } from "./contents.js";
 import * as L from "./layout.js";
-import { nameHash, nameProblem } from "./names.js";
+import { isPath, nameHash, nameProblem } from "./names.js";
 import { type InodeFields, TreeTables } from "./tables.js";
 import { type DirectoryInode, InodeType, type LayerEntry, type LayerInode, type Xattr } from "./tree.js";
 import { encodeXattrs } from "./xattrs.js";
@@ -127,6 +127,8 @@ export function tablesOfTree(root: DirectoryInode, stored: readonly StoredConten
           type = L.EntryType.whiteout;
           break;
         case "link":
+          if (!isPath(entry.target))
+            throw new Error(`link to ${displayName(entry.target)}, which is no path`);
           target = tables.addLink(entry.target);
           type = L.EntryType.link;
           break;
@@ -163,7 +165,7 @@ function checkInode(inode: LayerInode): void {
   within("nanosecond", inode.mtimeNsec, 999_999_999);
   if (!Number.isSafeInteger(inode.mtimeSec)) throw new Error(`mtime ${inode.mtimeSec} is out of range`);
   if (inode.type === InodeType.symlink) {
-    if (inode.target.length === 0 || inode.target.length > 4095 || inode.target.includes(0)) {
+    if (inode.target.length === 0 || inode.target.length > L.PATH_MAX || inode.target.includes(0)) {
       throw new Error(`symlink target of ${inode.target.length} bytes is none`);
     }
   } else if (inode.type !== InodeType.file && inode.type !== InodeType.directory) {

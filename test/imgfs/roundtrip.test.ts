@@ -33,7 +33,44 @@ describe("a layer written and read back", () => {
     expect(image.rootDigest).toBe(summary.rootDigest);
     expect(image.treeRoot).toBe(summary.treeRoot);
     expect(summary.fileSize).toBe(statSync(path).size);
-    expect(list(image)).toMatchSnapshot();
+    const items = list(image);
+    const item = (path: string) => items.find((one) => one.path === path);
+    expect(items.map(({ path, type }) => `${type} ${path}`)).toEqual([
+      "4 ",
+      "8 a",
+      "6 disk",
+      "8 empty",
+      "8 far",
+      "2 null",
+      "8 old",
+      "8 one",
+      "1 pipe",
+      "4 sub",
+      "8 sub/two",
+      "10 \xff\n \xfe",
+    ]);
+    expect(item("")).toMatchObject({
+      row: 0,
+      mode: "40755",
+      nlink: 3,
+      xattrs: { "user.a": "1", "user.b": "\0\xff" },
+    });
+    expect(item("a")).toMatchObject({
+      mode: "104755",
+      owner: "4294967294:4",
+      size: 5,
+      data: "hello",
+      nlink: 1,
+    });
+    expect(item("disk")).toMatchObject({ mode: "60644", rdev: 0xfff0_0fff });
+    expect(item("null")).toMatchObject({ mode: "20666", rdev: 0x103 });
+    expect(item("pipe")).toMatchObject({ mode: "10644" });
+    expect(item("empty")).toMatchObject({ size: 0, data: "" });
+    expect(item("far")).toMatchObject({ mtime: `${2 ** 40}.1`, data: "x" });
+    expect(item("old")).toMatchObject({ mtime: `-${2 ** 40}.1` });
+    expect(item("sub")).toMatchObject({ mtime: "-5.999999999", nlink: 2, xattrs: { "user.x": "" } });
+    expect(item("one")).toMatchObject({ nlink: 2, row: item("sub/two")?.row, data: "same inode" });
+    expect(item("\xff\n \xfe")).toMatchObject({ mode: "120777", target: "\xc3(", size: 2 });
     image.close();
   });
 

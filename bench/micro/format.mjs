@@ -1,0 +1,258 @@
+// Figures of the on-disk format: writing a layer, opening, lookups, memory, merging. Runs the built files (IMGFS_DIST,
+// default dist); trees are synthetic with names as in /usr, the same on every run. Temporary files go to TMPDIR.
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+
+const dist = process.env.IMGFS_DIST ?? fileURLToPath(new URL("../../dist", import.meta.url));
+const load = (path) => import(pathToFileURL(join(dist, path)).href);
+const { LayerWriter } = await load("imgfs/writer.js");
+const { Image } = await load("imgfs/image.js");
+const { mergeLayers } = await load("imgfs/merge.js");
+const { sha256 } = await load("base/digest.js");
+
+/** A small generator of numbers in [0, n), so that every run sees the same tree. */
+function randomFrom(seed) {
+  let state = seed >>> 0;
+  return (n) => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return Math.floor((state / 0x1_0000_0000) * n);
+  };
+}
+
+const stems =
+  "lib python3 site-packages index util core test module config locale share doc man zoneinfo perl5 node_modules include linux gcc dist-packages icons apps scalable mime".split(
+    " ",
+  );
+const suffixes = ".py .pyc .so .so.1 .h .js .json .md .mo .gz .svg .png .a .txt .conf".split(" ");
+const meta = { mode: 0o644, uid: 0, gid: 0, mtimeNsec: 0, xattrs: [] };
+
+function directory() {
+  return {
+    type: 0o040000,
+    ...meta,
+    mode: 0o755,
+    mtimeSec: 1_700_000_000,
+    entries: new Map(),
+    opaque: false,
+    explicit: true,
+  };
+}
+
+/** About `count` entries: one directory for ten, every fifteenth a symlink. `content(i)` gives a file's content. */
+function tree(count, seed, content) {
+  const random = randomFrom(seed);
+  const root = directory();
+  const directories = [root];
+  for (let i = 1; i < count; i++) {
+    const parent = directories[random(directories.length)];
+    const stem = stems[random(stems.length)];
+    const mtimeSec = 1_600_000_000 + random(100_000_000);
+    if (i % 10 === 0) {
+      const child = directory();
+      parent.entries.set(`${stem}${random(900)}d${i % 97}`, child);
+      directories.push(child);
+    } else if (i % 15 === 0) {
+      const target = Buffer.from(`../${stem}/${stems[random(stems.length)]}`);
+      parent.entries.set(`${stem}-${random(9999)}.so`, {
+        type: 0o120000,
+        ...meta,
+        mode: 0o777,
+        mtimeSec,
+        target,
+      });
+    } else {
+      const name = `${stem}_${random(100_000)}${suffixes[random(suffixes.length)]}`;
+      parent.entries.set(name, { type: 0o100000, ...meta, mtimeSec, content: content(i) });
+    }
+  }
+  return root;
+}
+
+/** Writes a layer of about `count` entries with a distinct 16-byte content for six files of seven. */
+function writeLayer(path, count, seed) {
+  const writer = LayerWriter.create(path);
+  const bytes = Buffer.alloc(16);
+  const root = tree(count, seed, (i) => {
+    writer.beginContent();
+    bytes.writeUInt32LE(i % 7 === 0 ? 1 : i);
+    bytes.writeUInt32LE(seed, 8);
+    writer.append(bytes);
+    return writer.endContent();
+  });
+  return writer.finish(root, sha256(Buffer.from(path)));
+}
+
+function anonymousBytes() {
+  const match = /RssAnon:\s+(\d+) kB/.exec(readFileSync("/proc/self/status", "utf8"));
+  return Number(match[1]) * 1024;
+}
+
+function median(values) {
+  return values.sort((a, b) => a - b)[values.length >> 1];
+}
+
+function timed(run) {
+  const start = process.hrtime.bigint();
+  run();
+  return Number(process.hrtime.bigint() - start) / 1e6;
+}
+
+const results = [];
+function report(what, value, unit, limit) {
+  const verdict =
+    limit === undefined ? "" : value <= limit ? `  (limit ${limit}, ok)` : `  (limit ${limit}, MISSED)`;
+  const digits = value < 10 ? 3 : 1;
+  console.log(`${what.padEnd(52)} ${value.toFixed(digits).padStart(9)} ${unit}${verdict}`);
+  results.push({ what, value, unit, limit });
+}
+
+/** Every directory with its entries' names, for lookups and walks. */
+function names(image) {
+  const found = [];
+  const entry = { row: 0, type: 0, bytes: Buffer.alloc(0), start: 0, end: 0 };
+  for (let row = 0; row < image.directoryCount; row++) {
+    for (let i = 0, n = image.entryCount(row); i < n; i++) {
+      image.entry(row, i, entry);
+      found.push({ row, child: entry.row, bytes: Buffer.from(entry.bytes.subarray(entry.start, entry.end)) });
+    }
+  }
+  return found;
+}
+
+function lookups(image) {
+  const random = randomFrom(7);
+  const all = names(image);
+  const sample = Array.from({ length: 200_000 }, () => all[random(all.length)]);
+  const pack = Buffer.concat(sample.map(({ bytes }) => bytes));
+  const rows = Int32Array.from(sample, ({ row }) => row);
+  const ends = new Int32Array(sample.length);
+  sample.reduce((at, { bytes }, i) => (ends[i] = at + bytes.length), 0);
+  const missing = Buffer.from(pack);
+  for (let i = 0; i < ends.length; i++) missing[ends[i] - 1] ^= 1;
+  const pass = (bytes) => {
+    let start = 0;
+    let hits = 0;
+    for (let i = 0; i < rows.length; i++) {
+      const row = image.lookup(rows[i], bytes, start, ends[i]);
+      if (row >= 0) {
+        hits++;
+        image.mode(row);
+        image.size(row);
+        image.mtimeSec(row);
+      }
+      start = ends[i];
+    }
+    return hits;
+  };
+  const times = (bytes) =>
+    median(Array.from({ length: 7 }, () => (timed(() => pass(bytes)) * 1e6) / rows.length));
+  if (pass(pack) !== rows.length) throw new Error("a lookup missed");
+  report(`lookup with attributes, hit, ${all.length} entries`, times(pack) / 1000, "us", 1);
+  report(`lookup, miss (${pass(missing)} hits by chance)`, times(missing) / 1000, "us", 0.5);
+  return all.length;
+}
+
+/** In a process of its own, so that the heap of building the tree does not count. */
+function childMain(path) {
+  const open = median(
+    Array.from({ length: 9 }, () => {
+      let image;
+      const time = timed(() => {
+        image = Image.open(path);
+      });
+      image.close();
+      return time;
+    }),
+  );
+  global.gc();
+  const before = anonymousBytes();
+  const image = Image.open(path);
+  const opened = anonymousBytes() - before;
+  const entry = { row: 0, type: 0, bytes: Buffer.alloc(0), start: 0, end: 0 };
+  let entries = 0;
+  const walk = timed(() => {
+    for (let row = 0; row < image.directoryCount; row++) {
+      for (let i = 0, n = image.entryCount(row); i < n; i++) {
+        image.entry(row, i, entry);
+        image.mode(entry.row);
+        image.size(entry.row);
+        entries++;
+      }
+    }
+  });
+  global.gc();
+  const touched = anonymousBytes() - before;
+  report(`open, ${entries} entries`, open, "ms", 5);
+  report("anonymous memory after open", opened / 1e6, "MB");
+  report("first walk of everything, verifying each page", walk, "ms");
+  report("anonymous memory per 100,000 entries, all touched", touched / 1e6 / (entries / 1e5), "MB", 8);
+  lookups(image);
+}
+
+function writing(scratch) {
+  const chunk = Buffer.alloc(1 << 20);
+  for (let i = 0; i < chunk.length; i++) chunk[i] = (i * 7) & 0xff;
+  const writer = LayerWriter.create(join(scratch, "big"));
+  let root;
+  const megabytes = 1024;
+  const time = timed(() => {
+    root = directory();
+    for (let i = 0; i < 8; i++) {
+      writer.beginContent();
+      for (let k = 0; k < megabytes / 8; k++) {
+        chunk.writeUInt32LE(i * 1000 + k);
+        writer.append(chunk);
+      }
+      root.entries.set(`f${i}`, { type: 0o100000, ...meta, mtimeSec: 0, content: writer.endContent() });
+    }
+  });
+  report("append with sha256, 1 MiB chunks", megabytes / 1.048576 / (time / 1000), "MB/s");
+  report(
+    "finish with fsync of 1 GiB",
+    timed(() => writer.finish(root, sha256(chunk))),
+    "ms",
+  );
+  rmSync(join(scratch, "big"));
+}
+
+function merging(scratch, layers) {
+  const images = [];
+  for (let layer = 0; layer < layers; layer++) {
+    const path = join(scratch, `m${layers}-${layer}`);
+    writeLayer(path, Math.round(150_000 / layers), layer + 1);
+    images.push(Image.open(path));
+  }
+  const entries = images.reduce((sum, image) => sum + image.entryTotal, 0);
+  const time = median(Array.from({ length: 7 }, () => timed(() => mergeLayers(images))));
+  report(`merge ${layers} layers of ${entries} entries in all`, time, "ms", 150);
+  for (const image of images) image.close();
+}
+
+if (process.argv[2] === "--child") childMain(process.argv[3]);
+else {
+  const scratch = mkdtempSync(join(tmpdir(), "imgfs-bench-"));
+  try {
+    writing(scratch);
+    global.gc?.();
+    const before = anonymousBytes();
+    const path = join(scratch, "layer");
+    const time = timed(() => writeLayer(path, 300_000, 3));
+    report("layer of 300,000 small files, tree included", time, "ms");
+    report("anonymous memory grown by it, tree included", (anonymousBytes() - before) / 1e6, "MB");
+    writeLayer(join(scratch, "one"), 500_000, 1);
+    const layer = Image.open(join(scratch, "one"));
+    const { writeIndex } = await load("imgfs/merge.js");
+    writeIndex([layer], join(scratch, "index"));
+    layer.close();
+    execFileSync(process.execPath, ["--expose-gc", process.argv[1], "--child", join(scratch, "index")], {
+      stdio: "inherit",
+    });
+    merging(scratch, 5);
+    merging(scratch, 128);
+  } finally {
+    rmSync(scratch, { recursive: true, force: true });
+  }
+}
