@@ -1,6 +1,6 @@
 // How mounts begin and end: detached and in the foreground, by signal, by umount, by a crash;
 // several of one image, locks, user namespaces; nothing is left behind in any of these.
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -11,7 +11,6 @@ import {
   build,
   cannotMount,
   cli,
-  hasCommand,
   imgfs,
   isMounted,
   isRunning,
@@ -28,6 +27,9 @@ import {
 import { writeLayout } from "./oci-writer.js";
 
 let image: string;
+
+const noNamespace =
+  spawnSync("unshare", ["-Urm", "true"]).status === 0 ? undefined : "this machine makes no user namespaces";
 
 /** One line for the user, perhaps a hint; never a stack. */
 const oneLine = /^imgfs: [^\n]+\n(hint: [^\n]+\n)?$/;
@@ -146,11 +148,12 @@ describe.skipIf(cannotMount)(titleOf("a mount", cannotMount), () => {
     await unmount();
   });
 
-  it("works for root of a user namespace, in which it is writable", async () => {
-    if (!hasCommand("unshare")) return expect("unshare is missing").toBeTruthy();
-    const upper = scratchDirectory("upper");
-    const mountpoint = scratchDirectory("mnt");
-    const script = `
+  it.skipIf(noNamespace)(
+    titleOf("works for root of a user namespace, in which it is writable", noNamespace),
+    async () => {
+      const upper = scratchDirectory("upper");
+      const mountpoint = scratchDirectory("mnt");
+      const script = `
       set -eu
       node=$1 cli=$2 image=$3 mountpoint=$4 upper=$5
       $node $cli mount $image $mountpoint --upper $upper --pid-file $upper.pid
@@ -162,15 +165,16 @@ describe.skipIf(cannotMount)(titleOf("a mount", cannotMount), () => {
       cp $upper.pid $upper.was
       $node $cli umount $mountpoint
     `;
-    const args = ["-Urm", "sh", "-c", script, "sh", process.execPath, cli, image, mountpoint, upper];
-    const outcome = await run("unshare", args);
-    expect(outcome).toMatchObject({ code: 0, stderr: "" });
-    expect(outcome.stdout).toMatch(/^last written by layer 3\n/);
-    expect(outcome.stdout).not.toContain("layer-2\n");
-    expect(isMounted(mountpoint)).toBe(false);
-    expect(readFileSync(join(upper, "stack/top"), "utf8")).toBe("changed\n");
-    await until("the daemon has ended", () => !isRunning(Number(readFileSync(`${upper}.was`, "utf8"))));
-  });
+      const args = ["-Urm", "sh", "-c", script, "sh", process.execPath, cli, image, mountpoint, upper];
+      const outcome = await run("unshare", args);
+      expect(outcome).toMatchObject({ code: 0, stderr: "" });
+      expect(outcome.stdout).toMatch(/^last written by layer 3\n/);
+      expect(outcome.stdout).not.toContain("layer-2\n");
+      expect(isMounted(mountpoint)).toBe(false);
+      expect(readFileSync(join(upper, "stack/top"), "utf8")).toBe("changed\n");
+      await until("the daemon has ended", () => !isRunning(Number(readFileSync(`${upper}.was`, "utf8"))));
+    },
+  );
 
   it("that cannot start says why on one line and leaves nothing", async () => {
     const missing = await imgfs("mount", image, scratch("no-such-folder"));
