@@ -1,7 +1,7 @@
 // Figures of the on-disk format: writing a layer, opening, lookups, memory, merging. Runs the built files (IMGFS_DIST,
 // default dist); trees are synthetic with names as in /usr, the same on every run. Temporary files go to TMPDIR.
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
@@ -10,7 +10,7 @@ const dist = process.env.IMGFS_DIST ?? fileURLToPath(new URL("../../dist", impor
 const load = (path) => import(pathToFileURL(join(dist, path)).href);
 const { LayerWriter } = await load("imgfs/writer.js");
 const { Image } = await load("imgfs/image.js");
-const { mergeLayers } = await load("imgfs/merge.js");
+const { mergeLayers, writeIndex } = await load("imgfs/merge.js");
 const { sha256 } = await load("base/digest.js");
 
 /** A small generator of numbers in [0, n), so that every run sees the same tree. */
@@ -100,13 +100,11 @@ function timed(run) {
   return Number(process.hrtime.bigint() - start) / 1e6;
 }
 
-const results = [];
 function report(what, value, unit, limit) {
   const verdict =
     limit === undefined ? "" : value <= limit ? `  (limit ${limit}, ok)` : `  (limit ${limit}, MISSED)`;
   const digits = value < 10 ? 3 : 1;
   console.log(`${what.padEnd(52)} ${value.toFixed(digits).padStart(9)} ${unit}${verdict}`);
-  results.push({ what, value, unit, limit });
 }
 
 /** Every directory with its entries' names, for lookups and walks. */
@@ -192,14 +190,15 @@ function childMain(path) {
   lookups(image);
 }
 
-function writing(scratch) {
+/** 1 GiB in 1 MiB chunks; on tmpfs the disk does not count, but finish() has to copy. */
+function writing(folder, where) {
   const chunk = Buffer.alloc(1 << 20);
   for (let i = 0; i < chunk.length; i++) chunk[i] = (i * 7) & 0xff;
-  const writer = LayerWriter.create(join(scratch, "big"));
-  let root;
+  const path = join(folder, "big");
+  const writer = LayerWriter.create(path);
+  const root = directory();
   const megabytes = 1024;
   const time = timed(() => {
-    root = directory();
     for (let i = 0; i < 8; i++) {
       writer.beginContent();
       for (let k = 0; k < megabytes / 8; k++) {
@@ -209,13 +208,38 @@ function writing(scratch) {
       root.entries.set(`f${i}`, { type: 0o100000, ...meta, mtimeSec: 0, content: writer.endContent() });
     }
   });
-  report("append with sha256, 1 MiB chunks", megabytes / 1.048576 / (time / 1000), "MB/s");
+  const speed = (megabytes * 1.048576) / (time / 1000);
+  report(`append with sha256, ${where}`, speed, "MB/s");
   report(
-    "finish with fsync of 1 GiB",
+    `finish of 1 GiB, ${where}`,
     timed(() => writer.finish(root, sha256(chunk))),
     "ms",
   );
-  rmSync(join(scratch, "big"));
+  rmSync(path);
+}
+
+/** In a process of its own: what the writer takes beside the tree that it is given. */
+function writeChild(path) {
+  global.gc();
+  const start = anonymousBytes();
+  const writer = LayerWriter.create(path);
+  const bytes = Buffer.alloc(16);
+  let root;
+  const appending = timed(() => {
+    root = tree(300_000, 3, (i) => {
+      writer.beginContent();
+      bytes.writeUInt32LE(i);
+      writer.append(bytes);
+      return writer.endContent();
+    });
+  });
+  global.gc();
+  const built = anonymousBytes();
+  const finishing = timed(() => writer.finish(root, sha256(bytes)));
+  report("300,000 small files: tree and contents", appending, "ms");
+  report("300,000 small files: finish", finishing, "ms");
+  report("anonymous memory of tree and contents", (built - start) / 1e6, "MB");
+  report("anonymous memory that finish adds, garbage and all", (anonymousBytes() - built) / 1e6, "MB", 200);
 }
 
 function merging(scratch, layers) {
@@ -226,30 +250,38 @@ function merging(scratch, layers) {
     images.push(Image.open(path));
   }
   const entries = images.reduce((sum, image) => sum + image.entryTotal, 0);
+  // The first one reads and verifies the layers, in code that is not compiled yet.
+  const first = timed(() => mergeLayers(images));
   const time = median(Array.from({ length: 7 }, () => timed(() => mergeLayers(images))));
+  report(`merge ${layers} layers of ${entries} entries in all, first`, first, "ms");
   report(`merge ${layers} layers of ${entries} entries in all`, time, "ms", 150);
   for (const image of images) image.close();
 }
 
-if (process.argv[2] === "--child") childMain(process.argv[3]);
+function child(flag, path) {
+  execFileSync(process.execPath, ["--expose-gc", process.argv[1], flag, path], { stdio: "inherit" });
+}
+
+if (process.argv[2] === "--read") childMain(process.argv[3]);
+else if (process.argv[2] === "--write") writeChild(process.argv[3]);
 else {
   const scratch = mkdtempSync(join(tmpdir(), "imgfs-bench-"));
   try {
-    writing(scratch);
-    global.gc?.();
-    const before = anonymousBytes();
-    const path = join(scratch, "layer");
-    const time = timed(() => writeLayer(path, 300_000, 3));
-    report("layer of 300,000 small files, tree included", time, "ms");
-    report("anonymous memory grown by it, tree included", (anonymousBytes() - before) / 1e6, "MB");
+    writing(scratch, "disk");
+    if (existsSync("/dev/shm")) {
+      const shared = mkdtempSync("/dev/shm/imgfs-bench-");
+      try {
+        writing(shared, "tmpfs");
+      } finally {
+        rmSync(shared, { recursive: true, force: true });
+      }
+    }
+    child("--write", join(scratch, "layer"));
     writeLayer(join(scratch, "one"), 500_000, 1);
     const layer = Image.open(join(scratch, "one"));
-    const { writeIndex } = await load("imgfs/merge.js");
     writeIndex([layer], join(scratch, "index"));
     layer.close();
-    execFileSync(process.execPath, ["--expose-gc", process.argv[1], "--child", join(scratch, "index")], {
-      stdio: "inherit",
-    });
+    child("--read", join(scratch, "index"));
     merging(scratch, 5);
     merging(scratch, 128);
   } finally {
