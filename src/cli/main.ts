@@ -108,6 +108,16 @@ function program(): Command {
     .action(async (image, path) => (await import("./cat.js")).cat(image, path));
 
   root
+    .command("check")
+    .argument("<image>", "image folder, index or layer blob")
+    .description("verify every table, and with --data every byte of content")
+    .option("--data", "read all file contents and compare their digests")
+    .option("--json", "print the result as JSON")
+    .action(async (image, _, command) =>
+      (await import("./check.js")).check(image, command.optsWithGlobals()),
+    );
+
+  root
     .command("version")
     .description("print versions")
     .option("--json", "print the result as JSON")
