@@ -11,8 +11,9 @@ export function check(path: string, options: { readonly data?: boolean; readonly
 }
 
 function text(report: CheckReport): string {
-  const { findings, files, entries, dataBytes } = report;
-  const damage = findings.length === 0 ? "no damage found" : plural(findings.length, "damage", "damages");
+  const { findings, leftOut, files, entries, dataBytes } = report;
+  const more = leftOut === 0 ? "" : ` and ${leftOut} more of the same kinds`;
+  const damage = findings.length === 0 ? "no damage found" : `${plural(findings.length, "finding")}${more}`;
   const data = dataBytes === 0 ? "" : `, ${formatBytes(dataBytes)} of data`;
   const summary = `${damage} in ${plural(files.length, "file")}, ${plural(entries, "entry", "entries")}${data}\n`;
   return findings.map(line).join("") + summary;

@@ -20,8 +20,10 @@ export interface CheckOptions {
 }
 
 export interface CheckReport {
-  /** Empty for a sound image. At most 10,000 for each file. */
+  /** Empty for a sound image. Of one kind in one file at most 5, the first. */
   readonly findings: readonly Finding[];
+  /** How many more there were of those kinds. */
+  readonly leftOut: number;
   /** Files looked at, the image first. */
   readonly files: readonly string[];
   readonly inodes: number;
@@ -34,7 +36,15 @@ export interface CheckReport {
 /** Checks a layer blob, or an index with its blobs. Never throws; a file that cannot be read is a finding. */
 export function checkImage(path: string, options: CheckOptions): CheckReport {
   const findings = new Findings(path);
-  const report = { findings: findings.list, files: [path], inodes: 0, entries: 0, contents: 0, dataBytes: 0 };
+  const report = {
+    findings: findings.list,
+    leftOut: 0,
+    files: [path],
+    inodes: 0,
+    entries: 0,
+    contents: 0,
+    dataBytes: 0,
+  };
   let source: BlobSource | undefined;
   findings.attempt("file", "", () => {
     source = fileSource(path);
@@ -49,6 +59,7 @@ export function checkImage(path: string, options: CheckOptions): CheckReport {
     checkBlobs(image, sizes, path, options, findings, report);
   });
   source?.close();
+  report.leftOut += findings.leftOut;
   return report;
 }
 
@@ -88,7 +99,7 @@ function checkBlobs(
   path: string,
   options: CheckOptions,
   findings: Findings,
-  report: { files: string[]; findings: Finding[]; dataBytes: number },
+  report: { files: string[]; leftOut: number; dataBytes: number },
 ): void {
   if (image.kind !== "index") return;
   const key = createHash("sha256");
@@ -104,6 +115,7 @@ function checkBlobs(
       report.files.push(file);
       for (const finding of inner.findings) findings.tell(finding);
       report.dataBytes += inner.dataBytes;
+      report.leftOut += inner.leftOut;
       if (inner.findings.length > 0) return;
     }
     findings.attempt("BLOBS", `blob ${i + 1}`, () => {

@@ -1,4 +1,5 @@
-// What a check found. Each damage is told once, however many records show it, and their number is bounded.
+// What a check found. One damage often shows in thousands of records, one as the consequence of another: of each kind
+// in a file the first few are told, the rest counted, so that nothing of another kind or in another file is lost in them.
 import { Corrupt } from "./errors.js";
 
 /** One damage: where it is and what is wrong. */
@@ -10,12 +11,16 @@ export interface Finding {
   readonly problem: string;
 }
 
-const FINDINGS_MAX = 10_000;
+/** Findings told of one kind in one file. */
+const KIND_MAX = 5;
 
 export class Findings {
   readonly list: Finding[] = [];
+  /** Findings of kinds of which enough were told. */
+  leftOut = 0;
   private readonly file: string;
   private readonly seen = new Set<string>();
+  private readonly kinds = new Map<string, number>();
 
   constructor(file: string) {
     this.file = file;
@@ -31,9 +36,16 @@ export class Findings {
   }
 
   tell({ file, section, record, problem }: Finding): void {
+    const kind = JSON.stringify([file, section, problem.replace(/\d+/g, "#")]);
+    const told = this.kinds.get(kind) ?? 0;
+    if (told >= KIND_MAX) {
+      this.leftOut += 1;
+      return;
+    }
     const key = JSON.stringify([file, section, record, problem]);
-    if (this.list.length >= FINDINGS_MAX || this.seen.has(key)) return;
+    if (this.seen.has(key)) return;
     this.seen.add(key);
+    this.kinds.set(kind, told + 1);
     this.list.push({ file, section, record, problem });
   }
 
