@@ -164,7 +164,7 @@ try {
   );
   closeSync(fd);
 } finally {
-  for (const path of mounts)
+  for (const path of mounts.reverse())
     await unmount(path, { lazy: false }).catch((error) => console.error(error.message));
   rmSync(folder, { recursive: true, force: true });
 }

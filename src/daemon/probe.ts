@@ -2,7 +2,7 @@
 // cannot be interrupted then, so a child process asks and is left behind when it does not come back.
 // The child is ask.ts.
 import { spawn } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
 const program = fileURLToPath(new URL("./ask.js", import.meta.url));
@@ -51,15 +51,18 @@ function readAnswer(text: string): ProbeAnswer {
   return { kind: "unknown", reason: text.trim() };
 }
 
-/** Field 22 of /proc/PID/stat, in clock ticks since boot; undefined when there is no such process, or only its zombie. */
-export function processStartTime(pid: number | "self"): string | undefined {
-  let text: string;
+/**
+ * Field 22 of /proc/PID/stat, in clock ticks since boot; undefined when there is no such process or only its zombie. The
+ * first thread turns into a zombie while others still run and hold descriptors: then the process still is.
+ */
+export function processStartTime(pid: number): string | undefined {
   try {
-    text = readFileSync(`/proc/${pid}/stat`, "latin1");
+    const text = readFileSync(`/proc/${pid}/stat`, "latin1");
+    // The second field is a name in parentheses that may itself hold anything.
+    const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+    const zombie = fields[0] === "Z" || fields[0] === "X";
+    return zombie && readdirSync(`/proc/${pid}/task`).length <= 1 ? undefined : fields[19];
   } catch {
     return undefined;
   }
-  // The second field is a name in parentheses that may itself hold anything.
-  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
-  return fields[0] === "Z" || fields[0] === "X" ? undefined : fields[19];
 }

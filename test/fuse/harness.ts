@@ -1,7 +1,7 @@
 // Real mounts for tests: a folder of its own for each test, the daemon of the built package, and an end that leaves
 // nothing mounted and nothing running whatever the test did.
 import { execFileSync, spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -134,10 +134,15 @@ export function isMounted(path: string): boolean {
   return readFileSync("/proc/self/mountinfo", "utf8").includes(` ${escaped} `);
 }
 
+/** False once the last thread is gone: the first one may be a zombie while others still hold descriptors. */
 export function isRunning(pid: number): boolean {
-  if (!existsSync(`/proc/${pid}`)) return false;
-  const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
-  return !/^[ZX]/.test(stat.slice(stat.lastIndexOf(")") + 2));
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
+    const zombie = /^[ZX]/.test(stat.slice(stat.lastIndexOf(")") + 2));
+    return !zombie || readdirSync(`/proc/${pid}/task`).length > 1;
+  } catch {
+    return false;
+  }
 }
 
 /** Standard output of a shell command; throws with its standard error. */
