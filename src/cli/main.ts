@@ -31,7 +31,7 @@ function program(): Command {
         .default("text")
         .env("IMGFS_LOG_FORMAT"),
     )
-    .option("--log <file>", "log to this file instead of stderr")
+    .option("--log <file>", "log to this file instead of stderr (a detached mount never logs to a pipe)")
     .option("--debug", "log level debug, and a stack with an error")
     .exitOverride();
 
@@ -65,7 +65,7 @@ function program(): Command {
     .option("--devices", "show the image's device nodes")
     .option("-f, --foreground", "stay in the foreground until unmounted")
     .option("--pid-file <file>", "write the daemon's pid to this file")
-    .option("--stats-on-exit", "print request counters when the mount ends")
+    .option("--stats-on-exit", "print request counters when the mount ends (SIGUSR1 prints them at any time)")
     .action(async (paths, _, command) =>
       (await import("./mount.js")).mount(paths, command.optsWithGlobals()),
     );

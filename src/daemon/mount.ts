@@ -1,6 +1,7 @@
 // Mounting for the command line: in a process of its own, or in this one. Loads nothing but what the call at hand needs:
 // the command that starts a detached mount never loads the C library.
 import { spawn } from "node:child_process";
+import { fstatSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { MountFailure, type MountOptions, resolveOptions } from "./options.js";
 import type { UnmountOptions } from "./unmount.js";
@@ -20,7 +21,7 @@ export function mountDetached(options: MountOptions): Promise<{ pid: number }> {
     const child = spawn(process.execPath, [entry, ...shown], {
       cwd: "/",
       detached: true,
-      stdio: ["pipe", "ignore", "ignore", "pipe"],
+      stdio: ["pipe", "ignore", logPlace(), "pipe"],
     });
     const { pid } = child;
     const [input, , , output] = child.stdio;
@@ -57,6 +58,19 @@ export function mountDetached(options: MountOptions): Promise<{ pid: number }> {
     });
     output?.on("close", settle);
   });
+}
+
+/**
+ * What the process gets as stderr, where its log and the request counters go: ours, when that is a file or a terminal.
+ * A pipe is not handed on: whoever reads it would wait for its end as long as the mount lives.
+ */
+function logPlace(): "inherit" | "ignore" {
+  try {
+    const stat = fstatSync(2);
+    return stat.isFile() || stat.isCharacterDevice() ? "inherit" : "ignore";
+  } catch {
+    return "ignore";
+  }
 }
 
 /**

@@ -26,7 +26,7 @@ export interface MountOptions {
   readonly statsOnExit: boolean;
   readonly logLevel: LogLevel;
   readonly logFormat: "text" | "json";
-  /** Without it a detached mount logs nowhere, a foreground one to stderr. */
+  /** Without it the log goes to stderr, that of a detached mount only to a file or a terminal. */
   readonly logFile?: string;
   /** The module that makes the filesystem, in place of the overlay; see assemble.ts. */
   readonly fileSystem?: FileSystemModule;

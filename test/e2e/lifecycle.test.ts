@@ -46,6 +46,20 @@ describe.skipIf(cannotMount)(titleOf("a mount", cannotMount), () => {
     image = await build(`oci:${layout}`);
   });
 
+  it("prints its counters to the caller's stderr when that is a file, and never holds a pipe", async () => {
+    const log = scratch("stats");
+    const target = scratchDirectory("mnt");
+    const command = `"${process.execPath}" "${cli}" mount --stats-on-exit "${image}" "${target}"`;
+    await shell(`${command} 2> "${log}"`);
+    await shell(`ls "${target}"; umount "${target}"`);
+    await until("the counters are printed", () =>
+      /\bLOOKUP\b|\bREADDIRPLUS\b/.test(readFileSync(log, "utf8")),
+    );
+    // The reader of this pipe sees its end although the mount lives.
+    await shell(`${command} 2>&1 | cat; "${process.execPath}" "${cli}" umount "${target}"`);
+    expect(isMounted(target)).toBe(false);
+  });
+
   it("is live when the command returns, with its type, source and pid", async () => {
     const { path, pid } = await mount(image);
     const line = readFileSync("/proc/self/mountinfo", "utf8")
