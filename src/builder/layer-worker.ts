@@ -1,5 +1,6 @@
-// The worker thread that converts layers: one task at a time, until it is terminated. Errors cross as their message.
-import { parentPort } from "node:worker_threads";
+// The worker thread that converts layers: one task at a time, until it is told to end. Errors cross as their message.
+// workerData is a flag that stops a conversion at its next piece: a thread in the middle of one hears no message.
+import { parentPort, workerData } from "node:worker_threads";
 import { type ConvertedLayer, convertLayer, type LayerTask } from "./layer.js";
 
 /** What a worker says; a task ends with `done` or `failed`. */
@@ -8,12 +9,21 @@ export type WorkerMessage =
   | { readonly type: "done"; readonly layer: ConvertedLayer }
   | { readonly type: "failed"; readonly message: string };
 
+export type WorkerRequest = { readonly type: "convert"; readonly task: LayerTask } | { readonly type: "end" };
+
 const progressInterval = 100;
 
 const port = parentPort;
 if (port === null) throw new Error("layer-worker runs in a worker thread only");
 
-port.on("message", (task: LayerTask) => {
+const stopFlag = workerData as Int32Array;
+const isStopped = (): boolean => Atomics.load(stopFlag, 0) !== 0;
+
+port.on("message", (request: WorkerRequest) => {
+  if (request.type === "end") {
+    port.close();
+    return;
+  }
   const say = (message: WorkerMessage): void => port.postMessage(message);
   let last = performance.now();
   const onProgress = (done: number): void => {
@@ -22,7 +32,7 @@ port.on("message", (task: LayerTask) => {
     last = now;
     say({ type: "progress", done });
   };
-  convertLayer(task, onProgress).then(
+  convertLayer(request.task, { onProgress, isStopped }).then(
     (layer) => say({ type: "done", layer }),
     (cause: unknown) =>
       say({ type: "failed", message: cause instanceof Error ? cause.message : String(cause) }),

@@ -36,17 +36,21 @@ export interface ConvertedLayer {
 
 const inputChunk = 512 << 10;
 
-/**
- * Converts a layer. `onProgress` gets the number of source bytes read so far, for each piece. Throws one-line Errors
- * that name the entry, not the layer.
- */
-export async function convertLayer(
-  task: LayerTask,
-  onProgress: (done: number) => void = () => {},
-): Promise<ConvertedLayer> {
+/** How a conversion is watched. */
+export interface Watch {
+  /** Gets the number of source bytes read so far, for each piece. */
+  readonly onProgress: (done: number) => void;
+  /** Asked before each piece; true makes the conversion throw. */
+  readonly isStopped: () => boolean;
+}
+
+const unwatched: Watch = { onProgress: () => {}, isStopped: () => false };
+
+/** Converts a layer. Throws one-line Errors that name the entry, not the layer. */
+export async function convertLayer(task: LayerTask, watch: Watch = unwatched): Promise<ConvertedLayer> {
   const { source, target } = task;
   const start = performance.now();
-  const input = new Input(source, onProgress);
+  const input = new Input(source, watch);
   try {
     const writer = LayerWriter.create(target);
     try {
@@ -101,21 +105,22 @@ class Input {
   private readonly fd: number;
   private readonly hash = createHash("sha256");
   private readonly source: LayerSource;
-  private readonly onProgress: (done: number) => void;
+  private readonly watch: Watch;
   private done = 0;
   private digest: Digest | undefined;
   /** One for all pieces: garbage of this size would be collected too late to keep memory small. */
   private readonly buffer: Buffer;
 
-  constructor(source: LayerSource, onProgress: (done: number) => void) {
+  constructor(source: LayerSource, watch: Watch) {
     this.source = source;
-    this.onProgress = onProgress;
+    this.watch = watch;
     this.fd = openSync(source.bytes.path, "r");
     this.buffer = Buffer.allocUnsafeSlow(inputChunk);
   }
 
   /** The next piece, which stays what it is until the next call. Throws when the source ends before its size. */
   next(): Uint8Array | undefined {
+    if (this.watch.isStopped()) throw new Error("stopped");
     const { offset, size } = this.source.bytes;
     const want = Math.min(inputChunk, size - this.done);
     if (want === 0) return undefined;
@@ -124,7 +129,7 @@ class Input {
     const chunk = this.buffer.subarray(0, length);
     this.hash.update(chunk);
     this.done += length;
-    this.onProgress(this.done);
+    this.watch.onProgress(this.done);
     return chunk;
   }
 

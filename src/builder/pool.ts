@@ -1,14 +1,15 @@
 // Layers in parallel: a few worker threads take tasks, the largest first, so that the longest one does not start last.
 // Invariant: when the promise settles no worker is alive, so nothing can write to a task's target any more.
+// Never: Worker.terminate(). A thread that is ended inside a call of the C library takes the whole process with it.
 import { Worker, type WorkerOptions } from "node:worker_threads";
 import type { ConvertedLayer, LayerTask } from "./layer.js";
-import type { WorkerMessage } from "./layer-worker.js";
+import type { WorkerMessage, WorkerRequest } from "./layer-worker.js";
 
 /**
  * Flags of this process, such as --input-type, may not suit a file. Most of what a worker allocates dies young; a
  * small young generation keeps it from piling up in every worker.
  */
-const workerOptions: WorkerOptions = { execArgv: [], resourceLimits: { maxYoungGenerationSizeMb: 16 } };
+const baseOptions: WorkerOptions = { execArgv: [], resourceLimits: { maxYoungGenerationSizeMb: 16 } };
 
 export interface PoolOptions {
   /** Workers at most; never more than there are tasks. */
@@ -33,6 +34,8 @@ export async function convertAll(
   const queue = tasks.map((_, i) => i).sort((a, b) => sizeOf(tasks, b) - sizeOf(tasks, a));
   const results: ConvertedLayer[] = [];
   const workers: Worker[] = [];
+  const exits: Promise<unknown>[] = [];
+  const stopFlag = new Int32Array(new SharedArrayBuffer(4));
   let stop: (reason: unknown) => void = () => {};
   const stopped = new Promise<never>((_, reject) => {
     stop = reject;
@@ -42,8 +45,12 @@ export async function convertAll(
   options.signal?.addEventListener("abort", onAbort);
 
   const work = async (): Promise<void> => {
-    const worker = new Worker(new URL("./layer-worker.js", import.meta.url), workerOptions);
+    const worker = new Worker(new URL("./layer-worker.js", import.meta.url), {
+      ...baseOptions,
+      workerData: stopFlag,
+    });
     workers.push(worker);
+    exits.push(new Promise((exited) => worker.once("exit", exited)));
     for (let task = queue.shift(); task !== undefined; task = queue.shift()) {
       const index = task;
       options.onStart(index);
@@ -63,7 +70,13 @@ export async function convertAll(
     return results;
   } finally {
     options.signal?.removeEventListener("abort", onAbort);
-    await Promise.all(workers.map((worker) => worker.terminate()));
+    Atomics.store(stopFlag, 0, 1);
+    for (const worker of workers) {
+      // A worker that fails while it ends has nothing left to tell.
+      worker.on("error", () => {});
+      worker.postMessage({ type: "end" } satisfies WorkerRequest);
+    }
+    await Promise.all(exits);
   }
 }
 
@@ -95,6 +108,6 @@ function runTask(
       worker.off("message", onMessage).off("error", onError).off("exit", onExit);
     };
     worker.on("message", onMessage).on("error", onError).on("exit", onExit);
-    worker.postMessage(task);
+    worker.postMessage({ type: "convert", task } satisfies WorkerRequest);
   });
 }

@@ -11,15 +11,18 @@ interface BuildCommandOptions {
   readonly json?: boolean;
 }
 
+const stopSignals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+
 export async function build(source: string, dest: string, options: BuildCommandOptions): Promise<void> {
   const progress = createProgress(options.progress, process.stderr);
   const abort = new AbortController();
   let signal: NodeJS.Signals | undefined;
+  // A signal that comes again while temporaries are being removed must not cut that short.
   const onSignal = (received: NodeJS.Signals): void => {
-    signal = received;
+    signal ??= received;
     abort.abort();
   };
-  process.once("SIGINT", onSignal).once("SIGTERM", onSignal).once("SIGHUP", onSignal);
+  for (const name of stopSignals) process.on(name, onSignal);
   try {
     const result = await buildImage(source, dest, {
       ...(options.jobs === undefined ? {} : { jobs: options.jobs }),
@@ -36,6 +39,8 @@ export async function build(source: string, dest: string, options: BuildCommandO
       signal === "SIGINT" ? ExitCode.interrupted : ExitCode.terminated,
       `build ${source}: stopped by ${signal}, nothing was left behind`,
     );
+  } finally {
+    for (const name of stopSignals) process.off(name, onSignal);
   }
 }
 

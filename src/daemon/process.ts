@@ -211,8 +211,10 @@ class MountProcess {
             ? "the connection was aborted"
             : undefined;
     if (refused !== undefined || !outcome.ready) {
+      const reason = refused ?? trouble ?? "stopped before it was live";
+      const { mountpoint } = this.options;
       throw new MountFailure(
-        `mount ${this.options.mountpoint}: ${refused ?? trouble ?? "stopped before it was live"}`,
+        `mount ${reason.startsWith(`${mountpoint}: `) ? "" : `${mountpoint}: `}${reason}`,
       );
     }
     if (trouble !== undefined) {

@@ -20,7 +20,7 @@ export interface Xattr {
 }
 
 interface InodeBase {
-  /** Permission bits and setuid, setgid, sticky: 0 to 0o7777. */
+  /** Permission bits and setuid, setgid, sticky: 0 to 0o7777. A symlink is stored as 0777 whatever it says. */
   mode: number;
   uid: number;
   gid: number;

@@ -60,7 +60,8 @@ export function tablesOfTree(root: DirectoryInode, stored: readonly StoredConten
       set = tables.xattrSet(encodeXattrs(inode.xattrs));
       if (inode.xattrs.length > 0) xattrSets.set(inode.xattrs, set);
     }
-    fields.mode = inode.type | inode.mode;
+    // Linux knows one mode of a symlink; what a tar header says of it is dropped, so that equal trees are equal bytes.
+    fields.mode = inode.type | (inode.type === InodeType.symlink ? 0o777 : inode.mode);
     fields.owner = tables.ownerId(inode.uid, inode.gid);
     fields.xattrs = set;
     fields.size = 0;

@@ -119,6 +119,8 @@ describe.skipIf(noCommand)(titleOf("imgfs build", noCommand), () => {
     });
     const ended = new Promise<number | null>((done) => child.on("close", done));
     await until("the build has begun", () => child.exitCode !== null || hasFiles(dest));
+    // Twice, as timeout(1) and impatient people do: the second must not cut the cleaning up short.
+    child.kill("SIGINT");
     child.kill("SIGINT");
     expect(await ended).toBe(130);
     expect(hasFiles(dest)).toBe(false);

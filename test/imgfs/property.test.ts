@@ -209,7 +209,14 @@ function expectModel(image: Image, model: Model): void {
     }));
   const expected = flatten(model)
     .sort((a, b) => (a.path < b.path ? -1 : 1))
-    .map(({ path, meta: own, data, target, rdev }) => ({ path, ...described(own), data, target, rdev }));
+    .map(({ path, meta: own, data, target, rdev }) => ({
+      path,
+      ...described(own),
+      ...(target === undefined ? {} : { mode: 0o777 }),
+      data,
+      target,
+      rdev,
+    }));
   expect(actual).toEqual(expected);
 }
 
