@@ -148,7 +148,7 @@ describe.concurrent("a mount that cannot start says why on one line and leaves n
   refused(
     "a mountpoint that does not exist",
     (folder) => ({ overrides: { mountpoint: join(folder, "none"), logFile: join(folder, "log") } }),
-    /^mount \S+\/none: \S+\/none: no such file or directory$|^mount \S+\/none: mountpoint \S+ no such file/,
+    /^mount \S+\/none: no such file or directory$/,
   );
   refused(
     "a mountpoint that is a file",
@@ -196,7 +196,7 @@ describe.concurrent("a mount that cannot start says why on one line and leaves n
     withBed(async (bed) => {
       const { path, pid } = await bed.mount({ files: ["a"] });
       const error = await failure(bed.mount({}, { mountpoint: path }));
-      expect(error.message).toBe(`mount ${path}: ${path}: an imgfs mount is already there (process ${pid})`);
+      expect(error.message).toBe(`mount ${path}: an imgfs mount is already there (process ${pid})`);
       expect(await fs.readdir(path)).toEqual(["a"]);
       const parent = await failure(bed.mount({}, { mountpoint: dirname(path), upper: "/tmp" }));
       expect(parent.message).toMatch(/another mount lies in it/);
