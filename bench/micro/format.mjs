@@ -1,7 +1,7 @@
 // Figures of the on-disk format: writing a layer, opening, lookups, memory, merging. Runs the built files (IMGFS_DIST,
 // default dist); trees are synthetic with names as in /usr, the same on every run. Temporary files go to TMPDIR.
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
@@ -10,7 +10,7 @@ const dist = process.env.IMGFS_DIST ?? fileURLToPath(new URL("../../dist", impor
 const load = (path) => import(pathToFileURL(join(dist, path)).href);
 const { LayerWriter } = await load("imgfs/writer.js");
 const { Image } = await load("imgfs/image.js");
-const { mergeLayers, writeIndex } = await load("imgfs/merge.js");
+const { mergeLayers } = await load("imgfs/merge.js");
 const { sha256 } = await load("base/digest.js");
 
 /** A small generator of numbers in [0, n), so that every run sees the same tree. */
@@ -279,7 +279,7 @@ else {
     child("--write", join(scratch, "layer"));
     writeLayer(join(scratch, "one"), 500_000, 1);
     const layer = Image.open(join(scratch, "one"));
-    writeIndex([layer], join(scratch, "index"));
+    writeFileSync(join(scratch, "index"), mergeLayers([layer]));
     layer.close();
     child("--read", join(scratch, "index"));
     merging(scratch, 5);

@@ -78,14 +78,3 @@ export function writeU64(view: DataView, offset: number, value: number): void {
   view.setUint32(offset, value >>> 0, true);
   view.setUint32(offset + 4, Math.floor(value / 0x1_0000_0000), true);
 }
-
-/** A little-endian signed 64-bit field as a number; exact within ±2**53. */
-export function readI64(view: DataView, offset: number): number {
-  return view.getInt32(offset + 4, true) * 0x1_0000_0000 + view.getUint32(offset, true);
-}
-
-/** Writes an integer within ±2**53 as a little-endian signed 64-bit field. */
-export function writeI64(view: DataView, offset: number, value: number): void {
-  view.setInt32(offset + 4, Math.floor(value / 0x1_0000_0000), true);
-  view.setUint32(offset, value >>> 0, true);
-}

@@ -38,14 +38,6 @@ export function printResult<T extends object>(value: T, json: boolean, format: (
   print(json ? `${JSON.stringify({ schemaVersion, ...value }, undefined, 2)}\n` : format(value));
 }
 
-/** Whether to colour what goes to `stream` (https://no-color.org, FORCE_COLOR). */
-export function useColour(stream: NodeJS.WriteStream): boolean {
-  const { NO_COLOR, FORCE_COLOR, TERM } = process.env;
-  if (NO_COLOR !== undefined && NO_COLOR !== "") return false;
-  if (FORCE_COLOR !== undefined && FORCE_COLOR !== "" && FORCE_COLOR !== "0") return true;
-  return stream.isTTY === true && TERM !== "dumb";
-}
-
 /** A byte count for people: 1024-based, three digits. */
 export function formatBytes(bytes: number): string {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];

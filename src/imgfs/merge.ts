@@ -5,8 +5,6 @@
 // Invariant: the bytes depend on the layers' root digests in their order, and on nothing else. What a hostile layer
 // says about names is checked here, because the index vouches for it afterwards.
 import { createHash } from "node:crypto";
-import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
-import { dirname } from "node:path";
 import { displayName } from "../base/bytes.js";
 import { digestBytes } from "../base/digest.js";
 import { type ContentRange, encodeBlobs } from "./content-reader.js";
@@ -15,6 +13,7 @@ import { DigestIndex } from "./growable.js";
 import type { Image } from "./image.js";
 import * as L from "./layout.js";
 import { corruptEntry, entryPath, LinkResolver } from "./links.js";
+import { type Cursor, popHeap, pushHeap, sameName } from "./merge-heap.js";
 import { compareBytes, nameHash } from "./names.js";
 import { sealMetadata } from "./seal.js";
 import { type InodeFields, TreeTables } from "./tables.js";
@@ -34,20 +33,6 @@ interface Layer {
   readonly left: { targets: number; xattrs: number; runs: number };
 }
 
-/** A layer's place in the directory that is being merged, standing on one entry. */
-interface Cursor {
-  layer: number;
-  directory: number;
-  next: number;
-  end: number;
-  hash: number;
-  type: number;
-  entry: number;
-  bytes: Uint8Array;
-  start: number;
-  nameEnd: number;
-}
-
 /**
  * Bytes of the index over layer blobs, bottom first. Throws Corrupt for a damaged layer, LinkError for a hard link
  * into nothing, an Error for what is no layer.
@@ -59,31 +44,6 @@ export function mergeLayers(layers: readonly Image[]): Uint8Array<ArrayBuffer> {
     if (kind !== "layer") throw new Error(`${metadata.file}: not a layer blob`);
   }
   return new Merger(layers).run();
-}
-
-/** Writes the index over `layers` to `path`, replacing it at once: temporary file, fsync, rename. */
-export function writeIndex(layers: readonly Image[], path: string): void {
-  const bytes = mergeLayers(layers);
-  const temporary = `${path}.${process.pid}.tmp`;
-  const fd = openSync(temporary, "wx", 0o644);
-  try {
-    try {
-      for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at);
-      fsyncSync(fd);
-    } finally {
-      closeSync(fd);
-    }
-    renameSync(temporary, path);
-  } catch (cause) {
-    rmSync(temporary, { force: true });
-    throw cause;
-  }
-  const directory = openSync(dirname(path), "r");
-  try {
-    fsyncSync(directory);
-  } finally {
-    closeSync(directory);
-  }
 }
 
 class Merger {
@@ -457,47 +417,4 @@ class Merger {
     this.merged[shared] = id;
     return id;
   }
-}
-
-function compare(a: Cursor, b: Cursor): number {
-  return (
-    a.hash - b.hash ||
-    compareBytes(a.bytes, a.start, a.nameEnd, b.bytes, b.start, b.nameEnd) ||
-    b.layer - a.layer
-  );
-}
-
-function sameName(a: Cursor, b: Cursor): boolean {
-  return a.hash === b.hash && compareBytes(a.bytes, a.start, a.nameEnd, b.bytes, b.start, b.nameEnd) === 0;
-}
-
-/** A binary heap: the smallest name first, and of equal names the topmost layer. */
-function pushHeap(heap: Cursor[], cursor: Cursor): void {
-  let at = heap.length;
-  heap.push(cursor);
-  while (at > 0) {
-    const up = (at - 1) >> 1;
-    const parent = heap[up] as Cursor;
-    if (compare(parent, cursor) <= 0) break;
-    heap[at] = parent;
-    at = up;
-  }
-  heap[at] = cursor;
-}
-
-function popHeap(heap: Cursor[]): Cursor {
-  const top = heap[0] as Cursor;
-  const last = heap.pop() as Cursor;
-  if (heap.length === 0) return top;
-  let at = 0;
-  for (;;) {
-    let child = at * 2 + 1;
-    if (child >= heap.length) break;
-    if (child + 1 < heap.length && compare(heap[child + 1] as Cursor, heap[child] as Cursor) < 0) child++;
-    if (compare(last, heap[child] as Cursor) <= 0) break;
-    heap[at] = heap[child] as Cursor;
-    at = child;
-  }
-  heap[at] = last;
-  return top;
 }

@@ -108,7 +108,6 @@ const c = {
   ]),
   flock: bind<[number, number]>("flock", "int", ["int", "int"]),
   getdents: bind<[number, number, number]>("getdents64", "int64_t", ["int", "uintptr_t", "size_t"]),
-  ioctl: bind<[number, number, number]>("ioctl", "int", ["int", "ulong", "uintptr_t"]),
 };
 
 const small = allocatePages(4096);
@@ -300,10 +299,6 @@ export function copyRange(
 /** flock(2); with LOCK_NB a held lock is -EAGAIN. */
 export function flockFd(fd: number, operation: number): number {
   return c.flock(fd, operation);
-}
-
-export function ioctlFd(fd: number, request: number, address: number): number {
-  return c.ioctl(fd, request, address);
 }
 
 /** Called with each entry's name bytes [start, end) of `bytes`, its DT_* type and inode number. */
