@@ -70,13 +70,13 @@ export function getBackingXattr(
   length: number,
 ): number {
   if (byFd(fds, node)) return getXattrFd(node.fd, name, address, length);
-  if (node.parent === undefined) return -Errno.ENODATA;
+  if (node.parent === undefined) return getXattrAt(node.fd, noName, name, address, length);
   return getXattrAt(parentFd(fds, node), node.name, name, address, length);
 }
 
 export function backingXattrNames(fds: BackingFds, node: Node): Buffer | number {
   if (byFd(fds, node)) return readXattrNamesFd(node.fd);
-  if (node.parent === undefined) return Buffer.alloc(0);
+  if (node.parent === undefined) return readXattrNamesAt(node.fd, noName);
   return readXattrNamesAt(parentFd(fds, node), node.name);
 }
 
@@ -89,12 +89,12 @@ export function setBackingXattr(
   flags: number,
 ): number {
   if (byFd(fds, node)) return setXattrFd(node.fd, name, address, length, flags);
-  if (node.parent === undefined) return -Errno.EOPNOTSUPP;
+  if (node.parent === undefined) return setXattrAt(node.fd, noName, name, address, length, flags);
   return setXattrAt(parentFd(fds, node), node.name, name, address, length, flags);
 }
 
 export function removeBackingXattr(fds: BackingFds, node: Node, name: Uint8Array): number {
   if (byFd(fds, node)) return removeXattrFd(node.fd, name);
-  if (node.parent === undefined) return -Errno.EOPNOTSUPP;
+  if (node.parent === undefined) return removeXattrAt(node.fd, noName, name);
   return removeXattrAt(parentFd(fds, node), node.name, name);
 }

@@ -7,6 +7,7 @@
 import { Errno, FsError, toErrno } from "../base/errno.js";
 import type { Request, Status } from "../fuse/operations.js";
 import {
+  AT_REMOVEDIR,
   closeFd,
   mkdirAt,
   O_DIRECTORY,
@@ -18,7 +19,7 @@ import {
   unlinkAt,
 } from "../sys/files.js";
 import { check } from "../sys/libc.js";
-import { emptyStat, S_IFDIR, S_IFMT, statAt, statFd } from "../sys/stat.js";
+import { emptyStat, S_IFDIR, S_IFMT, type Stat, statFd } from "../sys/stat.js";
 import { statBacking, utimesBacking } from "./backing-metadata.js";
 import { noteName } from "./directory-names.js";
 import { coverName, uncoveredNames } from "./hard-links.js";
@@ -47,7 +48,8 @@ export function copyUp(m: WritableState, q: Request, id: number, limit = Infinit
   if (id > m.lower.tree.inodeCount) return -Errno.ESTALE;
   const row = id - 1;
   if (m.lower.isDirectory(row)) {
-    copyUpDirectory(m, row);
+    if (node?.removed === true) copyUpRemovedDirectory(m, node);
+    else copyUpDirectory(m, row);
     return 0;
   }
   return copyUpObject(m, q, row, limit);
@@ -72,28 +74,9 @@ export function copyUpDirectory(m: WritableState, row: number): Node {
 }
 
 function copyOneDirectory(m: WritableState, parent: Node, row: number): Node {
-  const { upper } = m;
   const name = m.lower.nameIn(parent.row, row);
   if (name === undefined) throw new FsError(Errno.ESTALE, `directory of row ${row}`);
-  const temporary = temporaryName(upper);
-  check(mkdirAt(upper.temporaryFd, temporary, 0o700), "mkdir in the work directory");
-  const stat = emptyStat();
-  try {
-    const fd = check(
-      openAt(upper.temporaryFd, temporary, O_RDONLY | O_DIRECTORY),
-      "open in the work directory",
-    );
-    try {
-      copyMetadata(m.lower.tree, m.log, row, fd, upper.temporaryFd, temporary);
-    } finally {
-      closeFd(fd);
-    }
-    check(statAt(upper.temporaryFd, temporary, stat), "stat in the work directory");
-    commit(m, temporary, parent, name);
-  } catch (cause) {
-    removeTemporary(upper, temporary);
-    throw cause;
-  }
+  const { fd, stat } = stageDirectory(m, row, (temporary) => commit(m, temporary, parent, name));
   const part = createDirectoryPart(row);
   part.defaultAcl = m.lower.tree.xattrs(row)?.some((x) => x.name === "system.posix_acl_default") ?? false;
   const node = createNode(
@@ -102,8 +85,42 @@ function copyOneDirectory(m: WritableState, parent: Node, row: number): Node {
     name,
   );
   m.inodes.add(node);
+  m.fds.hold(node, fd);
   noteName(parent, name, stat.mode, stat.ino);
   return node;
+}
+
+/** A directory without a name that somebody still has open: its copy has none either. */
+function copyUpRemovedDirectory(m: WritableState, node: Node): void {
+  const { fd, stat } = stageDirectory(m, node.row, (temporary) =>
+    check(unlinkAt(m.upper.temporaryFd, temporary, AT_REMOVEDIR), "rmdir in the work directory"),
+  );
+  m.inodes.setBacking(node, stat.ino);
+  m.fds.hold(node, fd);
+}
+
+/** A directory with what the image says of it but its entries, put where it belongs by `place`. Throws FsError. */
+function stageDirectory(
+  m: WritableState,
+  row: number,
+  place: (temporary: Buffer) => void,
+): { fd: number; stat: Stat } {
+  const { upper } = m;
+  const temporary = temporaryName(upper);
+  check(mkdirAt(upper.temporaryFd, temporary, 0o700), "mkdir in the work directory");
+  const stat = emptyStat();
+  let fd = -1;
+  try {
+    fd = check(openAt(upper.temporaryFd, temporary, O_RDONLY | O_DIRECTORY), "open in the work directory");
+    copyMetadata(m.lower.tree, m.log, row, fd, upper.temporaryFd, temporary);
+    check(statFd(fd, stat), "stat in the work directory");
+    place(temporary);
+    return { fd, stat };
+  } catch (cause) {
+    if (fd >= 0) closeFd(fd);
+    removeTemporary(upper, temporary);
+    throw cause;
+  }
 }
 
 /** Moves a staged object to its place over a lower name. The parent's times are those of before. */

@@ -93,7 +93,7 @@ export function write(
   if (typeof node === "number") return node;
   const fd = m.fds.of(node);
   if (killSuidgid) {
-    const cleared = clearSuidgid(m, fd);
+    const cleared = clearSuidgid(m, node, fd);
     if (cleared < 0) return cleared;
   }
   let done = 0;
@@ -113,23 +113,38 @@ function writableNode(m: OverlayState, q: Request): Node | Status {
   return copied < 0 ? copied : recordOf(m, q.nodeid);
 }
 
-/** Cuts or extends a file that exists in the upper directory. */
-export function truncate(m: OverlayState, node: Node, size: number, killSuidgid: boolean): Status {
+/** Cuts or extends a file that exists in the upper directory; `always` marks it changed even at the same size. */
+export function truncate(
+  m: OverlayState,
+  node: Node,
+  size: number,
+  killSuidgid: boolean,
+  always = true,
+): Status {
   const fd = m.fds.of(node);
   if (killSuidgid) {
-    const cleared = clearSuidgid(m, fd);
+    const cleared = clearSuidgid(m, node, fd);
     if (cleared < 0) return cleared;
   }
+  if (!always && statFd(fd, m.stat) === 0 && m.stat.size === size) return 0;
   return truncateFd(fd, size);
 }
 
 /** Takes setuid and, from what a group may run, setgid off: the writer has no right to keep them. */
-function clearSuidgid(m: OverlayState, fd: number): Status {
+function clearSuidgid(m: OverlayState, node: Node, fd: number): Status {
   const { stat } = m;
   const result = statFd(fd, stat);
   if (result < 0) return result;
   const kept = withoutSuidgid(stat.mode);
-  return kept === stat.mode ? 0 : chmodFd(fd, kept & 0o7777);
+  if (kept === stat.mode) return 0;
+  // After a write the kernel asks for size and times anew, but exec would go by the mode it has kept.
+  m.services?.invalidateInode(node.id, -1, 0);
+  return chmodFd(fd, kept & 0o7777);
+}
+
+/** The same for requests that come without a word of privilege: root has it, and nobody else is taken to. */
+function clearForUser(m: OverlayState, q: Request, node: Node, fd: number): Status {
+  return q.uid === 0 ? 0 : clearSuidgid(m, node, fd);
 }
 
 /** A mode as it is after a write by somebody without privilege. */
@@ -169,7 +184,8 @@ export function fallocate(
   const node = writableNode(m, q);
   if (typeof node === "number") return node;
   const fd = m.fds.of(node);
-  return fallocateFd(fd, mode, offset, length);
+  const cleared = clearForUser(m, q, node, fd);
+  return cleared < 0 ? cleared : fallocateFd(fd, mode, offset, length);
 }
 
 /** FUSE LSEEK, for SEEK_DATA and SEEK_HOLE. */
@@ -194,13 +210,16 @@ export function copyFileRange(
 ): Status {
   const copied = copyUp(writable(m), q, toNodeid);
   if (copied < 0) return copied;
-  const to = m.fds.of(recordOf(m, toNodeid));
+  const target = recordOf(m, toNodeid);
+  const to = m.fds.of(target);
+  const cleared = clearForUser(m, q, target, to);
+  if (cleared < 0) return cleared;
   const node = m.inodes.get(q.nodeid);
   if (node !== undefined && node.backing !== 0) {
     return copyRange(m.fds.of(node), offset, to, toOffset, length);
   }
   const { buffer } = m;
-  const target = { address: buffer.address, bytes: buffer.bytes, start: 0 };
-  const got = m.lower.tree.read(q.nodeid - 1, offset, target, Math.min(length, buffer.length));
+  const into = { address: buffer.address, bytes: buffer.bytes, start: 0 };
+  const got = m.lower.tree.read(q.nodeid - 1, offset, into, Math.min(length, buffer.length));
   return got <= 0 ? got : writeAll(to, buffer.address, got, toOffset);
 }

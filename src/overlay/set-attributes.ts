@@ -1,9 +1,12 @@
 // Changes of mode, owner, size and times. The object is copied up first; then each change is made on the backing
 // object, in the order chown, chmod, size, times, because each may undo what an earlier one set.
+import { Errno } from "../base/errno.js";
 import {
   type AttrReply,
   FATTR_ATIME,
   FATTR_ATIME_NOW,
+  FATTR_CTIME,
+  FATTR_FH,
   FATTR_GID,
   FATTR_KILL_SUIDGID,
   FATTR_MODE,
@@ -16,29 +19,48 @@ import {
   type Status,
 } from "../fuse/operations.js";
 import { UTIME_NOW, UTIME_OMIT } from "../sys/files.js";
-import { S_IFLNK } from "../sys/stat.js";
-import { fillNodeAttr } from "./attributes.js";
-import { chmodBacking, chownBacking, KEEP_ID, utimesBacking } from "./backing-metadata.js";
+import { S_IFLNK, S_IFREG } from "../sys/stat.js";
+import { fillAttr, fillNodeAttr } from "./attributes.js";
+import {
+  chmodBacking,
+  chownBacking,
+  KEEP_ID,
+  removeBackingXattr,
+  utimesBacking,
+} from "./backing-metadata.js";
 import { copyUp } from "./copy-up.js";
 import { truncate } from "./file-io.js";
 import { GROUP_UNKNOWN, type Node } from "./inode-table.js";
 import { type OverlayState, recordOf, writable } from "./state.js";
 
+const capabilities = Buffer.from("security.capability");
+
 /** FUSE SETATTR. */
 export function setattr(m: OverlayState, q: Request, set: SetAttr, out: AttrReply): Status {
   const state = writable(m);
   const { valid } = set;
+  // Only the kernel's own flush of times names ctime. Without its writeback cache those are times it has kept from
+  // before the last writes, which the backing file knows better.
+  if ((valid & FATTR_CTIME) !== 0) return fillAttr(m, q.nodeid, out);
+  // A copy has only the bytes that stay: that it is now as long as asked does not say that nothing changed.
+  const copies = !isInUpper(m, q.nodeid);
   const copied = copyUp(state, q, q.nodeid, (valid & FATTR_SIZE) !== 0 ? set.size : Infinity);
   if (copied < 0) return copied;
   const node = recordOf(m, q.nodeid);
-  const result = change(m, node, set, valid);
+  const result = change(m, node, set, valid, copies);
   if (result < 0) return result;
   out.attrTimeout = Infinity;
   return fillNodeAttr(m, node, out.attr);
 }
 
-function change(m: OverlayState, node: Node, set: SetAttr, valid: number): Status {
+function isInUpper(m: OverlayState, id: number): boolean {
+  const node = m.inodes.get(id);
+  return node !== undefined && node.backing !== 0;
+}
+
+function change(m: OverlayState, node: Node, set: SetAttr, valid: number, copies: boolean): Status {
   if (node.directory !== undefined) node.directory.group = GROUP_UNKNOWN;
+  if (valid === 0) return killCapabilities(m, node);
   if ((valid & (FATTR_UID | FATTR_GID)) !== 0) {
     const uid = (valid & FATTR_UID) !== 0 ? set.uid : KEEP_ID;
     const gid = (valid & FATTR_GID) !== 0 ? set.gid : KEEP_ID;
@@ -50,10 +72,19 @@ function change(m: OverlayState, node: Node, set: SetAttr, valid: number): Statu
     if (result < 0) return result;
   }
   if ((valid & FATTR_SIZE) !== 0) {
-    const result = truncate(m, node, set.size, (valid & FATTR_KILL_SUIDGID) !== 0);
+    // truncate(2) to the size a file has leaves its times alone, ftruncate(2) does not.
+    const always = copies || (valid & FATTR_FH) !== 0;
+    const result = truncate(m, node, set.size, (valid & FATTR_KILL_SUIDGID) !== 0, always);
     if (result < 0) return result;
   }
   return changeTimes(m, node, set, valid);
+}
+
+/** Nothing to set is how the kernel asks for this before a write, and how chown(-1, -1) arrives. */
+function killCapabilities(m: OverlayState, node: Node): Status {
+  if (node.type !== S_IFREG) return 0;
+  const removed = removeBackingXattr(m.fds, node, capabilities);
+  return removed === -Errno.ENODATA || removed === -Errno.EOPNOTSUPP ? 0 : removed;
 }
 
 function changeTimes(m: OverlayState, node: Node, set: SetAttr, valid: number): Status {

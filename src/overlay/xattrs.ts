@@ -20,6 +20,7 @@ import { isReserved } from "./xattr-names.js";
 
 const DAEMON_XATTR = "user.imgfs.daemon";
 const DEFAULT_ACL = "system.posix_acl_default";
+const ACCESS_ACL = "system.posix_acl_access";
 
 /** FUSE GETXATTR. */
 export function getxattr(m: OverlayState, q: Request, name: NameView, out: DataOut): Status {
@@ -97,7 +98,10 @@ export function removexattr(m: OverlayState, q: Request, name: NameView): Status
   if (isReserved(key)) return -Errno.EOPNOTSUPP;
   const node = m.inodes.get(q.nodeid);
   // Nothing to remove is no reason to copy anything up.
-  if (node === undefined && lowerXattr(m.lower.tree, q.nodeid - 1, key) === undefined) return -Errno.ENODATA;
+  if (node === undefined && lowerXattr(m.lower.tree, q.nodeid - 1, key) === undefined) {
+    // An ACL that is not there has been removed all the same (ext4 and xfs say so too).
+    return key === DEFAULT_ACL || key === ACCESS_ACL ? 0 : -Errno.ENODATA;
+  }
   const copied = copyUp(state, q, q.nodeid);
   if (copied < 0) return copied;
   const record = recordOf(m, q.nodeid);

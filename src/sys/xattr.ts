@@ -34,6 +34,21 @@ const c = {
   ]),
   llist: bind<[number, number, number]>("llistxattr", "int64_t", ["uintptr_t", "uintptr_t", "size_t"]),
   lremove: bind<[number, number]>("lremovexattr", "int", ["uintptr_t", "uintptr_t"]),
+  get: bind<[number, number, number, number]>("getxattr", "int64_t", [
+    "uintptr_t",
+    "uintptr_t",
+    "uintptr_t",
+    "size_t",
+  ]),
+  set: bind<[number, number, number, number, number]>("setxattr", "int", [
+    "uintptr_t",
+    "uintptr_t",
+    "uintptr_t",
+    "size_t",
+    "int",
+  ]),
+  list: bind<[number, number, number]>("listxattr", "int64_t", ["uintptr_t", "uintptr_t", "size_t"]),
+  remove: bind<[number, number]>("removexattr", "int", ["uintptr_t", "uintptr_t"]),
 };
 
 export const XATTR_CREATE = 1;
@@ -113,9 +128,11 @@ export function removeXattrFd(fd: number, name: Uint8Array): number {
 
 /**
  * A path by which the l-forms reach `name` in `dirfd` without resolving anything above it. The prefix goes through
- * /proc/self/fd, whose link is followed because it is not the last component.
+ * /proc/self/fd, whose link is followed because it is not the last component. An empty name means what `dirfd` itself
+ * is, by O_PATH too: then the link is the last component and the forms that follow it are the ones to call.
  */
 function pathAt(dirfd: number, name: Uint8Array): number {
+  if (name.length === 0) return pathArgument(0, Buffer.from(`/proc/self/fd/${dirfd}`));
   return pathArgument(0, Buffer.concat([Buffer.from(`/proc/self/fd/${dirfd}/`), name]));
 }
 
@@ -137,7 +154,7 @@ export function getXattrAt(
   const path = pathAt(dirfd, file);
   if (path < 0) return path;
   const key = pathArgument(1, name);
-  return key < 0 ? key : c.lget(path, key, address, length);
+  return key < 0 ? key : (file.length === 0 ? c.get : c.lget)(path, key, address, length);
 }
 
 export function setXattrAt(
@@ -151,17 +168,17 @@ export function setXattrAt(
   const path = pathAt(dirfd, file);
   if (path < 0) return path;
   const key = pathArgument(1, name);
-  return key < 0 ? key : c.lset(path, key, address, length, flags);
+  return key < 0 ? key : (file.length === 0 ? c.set : c.lset)(path, key, address, length, flags);
 }
 
 export function listXattrAt(dirfd: number, file: Uint8Array, address: number, length: number): number {
   const path = pathAt(dirfd, file);
-  return path < 0 ? path : c.llist(path, address, length);
+  return path < 0 ? path : (file.length === 0 ? c.list : c.llist)(path, address, length);
 }
 
 export function removeXattrAt(dirfd: number, file: Uint8Array, name: Uint8Array): number {
   const path = pathAt(dirfd, file);
   if (path < 0) return path;
   const key = pathArgument(1, name);
-  return key < 0 ? key : c.lremove(path, key);
+  return key < 0 ? key : (file.length === 0 ? c.remove : c.lremove)(path, key);
 }

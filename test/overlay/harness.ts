@@ -129,6 +129,11 @@ export class Mounted {
     return name.length === 0 ? 1 : this.id(parent, name);
   }
 
+  /** Paths, and nodeids of what has none any more. */
+  idOf(path: Path | number): number {
+    return typeof path === "number" ? path : this.nodeid(path);
+  }
+
   stat(path: Path): Attr {
     return this.getattr(this.nodeid(path));
   }
@@ -282,7 +287,7 @@ export class Mounted {
   }
 
   setattr(path: Path | number, change: Partial<SetAttr>): Attr {
-    const nodeid = typeof path === "number" ? path : this.nodeid(path);
+    const nodeid = this.idOf(path);
     const zero: SetAttr = {
       valid: 0,
       fh: 0,
@@ -308,15 +313,15 @@ export class Mounted {
     return Buffer.from(memory.bytes.subarray(0, out.length)).toString("latin1");
   }
 
-  getxattr(path: Path, name: string, capacity = 65536): string {
+  getxattr(path: Path | number, name: string, capacity = 65536): string {
     const out = this.dataOut(capacity);
-    check(this.fs.getxattr!(this.q(this.nodeid(path)), this.view(name), out));
+    check(this.fs.getxattr!(this.q(this.idOf(path)), this.view(name), out));
     return Buffer.from(memory.bytes.subarray(0, capacity === 0 ? 0 : out.length)).toString("latin1");
   }
 
-  listxattr(path: Path): string[] {
+  listxattr(path: Path | number): string[] {
     const out = this.dataOut(65536);
-    check(this.fs.listxattr!(this.q(this.nodeid(path)), out));
+    check(this.fs.listxattr!(this.q(this.idOf(path)), out));
     return Buffer.from(memory.bytes.subarray(0, out.length))
       .toString("latin1")
       .split("\0")
@@ -324,12 +329,12 @@ export class Mounted {
       .sort();
   }
 
-  setxattr(path: Path, name: string, value: string, flags = 0): void {
-    check(this.fs.setxattr!(this.q(this.nodeid(path)), this.view(name), this.dataIn(value), flags, false));
+  setxattr(path: Path | number, name: string, value: string, flags = 0): void {
+    check(this.fs.setxattr!(this.q(this.idOf(path)), this.view(name), this.dataIn(value), flags, false));
   }
 
-  removexattr(path: Path, name: string): void {
-    check(this.fs.removexattr!(this.q(this.nodeid(path)), this.view(name)));
+  removexattr(path: Path | number, name: string): void {
+    check(this.fs.removexattr!(this.q(this.idOf(path)), this.view(name)));
   }
 
   statfs(): StatfsReply {

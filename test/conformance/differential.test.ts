@@ -1,0 +1,44 @@
+// Random operations on a mount and on a plain copy of its tree (differ.py says how). The seeds of every run are fixed;
+// the long run (npm run test:soak) goes on from a seed of the day for IMGFS_SOAK_MINUTES and prints it.
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { beforeAll, describe, expect, it } from "vitest";
+import { build, cannotMount, cli, hasCommand, run, scratch, titleOf } from "../e2e/mounted.js";
+import { writeLayout } from "../e2e/oci-writer.js";
+import { conformanceLayers } from "./image.js";
+
+const reason = cannotMount ?? (hasCommand("python3") ? undefined : "python3 is missing");
+const differ = join(import.meta.dirname, "differ.py");
+const soak = process.env["IMGFS_SOAK"] === "1";
+
+describe.skipIf(reason !== undefined)(titleOf("a mount beside a plain copy of its tree", reason), () => {
+  let image: string;
+
+  beforeAll(async () => {
+    const layout = scratch("layout");
+    mkdirSync(layout);
+    writeLayout(layout, conformanceLayers());
+    image = await build(`oci:${layout}`);
+  });
+
+  /** Fails with the seed and the shortest list of operations found. */
+  async function agree(seed: number, operations: number): Promise<void> {
+    const folder = scratch("run");
+    mkdirSync(folder);
+    const args = [differ, "run", cli, image, folder, String(seed), String(operations), "--devices"];
+    const { code, stdout, stderr } = await run("python3", args, { env: { IMGFS_SHRINK: "40" } });
+    expect(code, `${stdout}${stderr}`).toBe(0);
+  }
+
+  it.each([1, 2, 3, 4, 5, 6])("agrees with it, seed %i", async (seed) => agree(seed, 900));
+
+  it.runIf(soak)(
+    "agrees with it for as long as the soak takes",
+    async () => {
+      const minutes = Number(process.env["IMGFS_SOAK_MINUTES"] ?? 10);
+      const end = Date.now() + minutes * 60_000;
+      for (let seed = Math.floor(Date.now() / 1000); Date.now() < end; seed++) await agree(seed, 2000);
+    },
+    24 * 3600_000,
+  );
+});
