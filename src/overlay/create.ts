@@ -58,7 +58,7 @@ import { replyEntry } from "./lookup.js";
 import { find, NAME_MAX } from "./resolve.js";
 import { type OverlayState, recordOf, type WritableState, writable } from "./state.js";
 import { removeTemporary, temporaryName } from "./upper.js";
-import { isWhiteout, markImpure, markOpaque } from "./whiteout.js";
+import { isWhiteout, markImpure, markOpaque, mayHoldXattrWhiteouts } from "./whiteout.js";
 
 const O_EXCLUSIVE = O_CREAT | O_EXCL | O_NOFOLLOW;
 const defaultAcl = Buffer.from("system.posix_acl_default");
@@ -83,7 +83,10 @@ export function freeName(m: WritableState, directory: Node, name: Buffer): "free
   const part = directory.directory as DirectoryPart;
   const fd = m.fds.of(directory);
   const result = statAt(fd, name, m.stat);
-  if (result === 0) return isWhiteout(fd, name, m.stat, part.xattrWhiteouts) ? "whiteout" : -Errno.EEXIST;
+  if (result === 0) {
+    const xattrForm = mayHoldXattrWhiteouts(m.upper, part.xattrWhiteouts);
+    return isWhiteout(fd, name, m.stat, xattrForm) ? "whiteout" : -Errno.EEXIST;
+  }
   if (result !== -Errno.ENOENT) return result;
   const shows = part.lowerRow >= 0 && m.lower.find(part.lowerRow, name, 0, name.length) >= 0;
   return shows ? -Errno.EEXIST : "free";
@@ -119,10 +122,13 @@ function makeObject(m: WritableState, q: Request, directory: Node, name: Buffer,
     if (typeof free === "number") throw new FsError(-free);
     result = free === "free" ? wanted.make(directoryFd, name, mode) : -Errno.EEXIST;
     if (free === "whiteout") result = makeOverWhiteout(m, q, directory, name, wanted, mode, stat);
-    else if (result >= 0) finishInPlace(m, q, directory, name, wanted, mode, result, stat);
+    else if (result >= 0) {
+      finishInPlace(m, q, directory, name, wanted, mode, result, stat);
+      // The image may have the name all the same: a device that is not shown.
+      coverName(m, directory, name);
+    }
   } else if (result >= 0) finishInPlace(m, q, directory, name, wanted, mode, result, stat);
   check(result, "creation in the upper directory");
-  coverName(m, directory, name);
   return { node: addRecord(m, directory, name, stat), result, stat };
 }
 
@@ -410,8 +416,10 @@ export function link(m: OverlayState, q: Request, nodeid: number, newName: NameV
     const moved = renameAt(state.upper.temporaryFd, temporary, m.fds.of(directory), name);
     if (moved < 0) removeTemporary(state.upper, temporary);
     check(moved, "rename over a whiteout");
-  } else check(linkBacking(state, node, m.fds.of(directory), name), "link in the upper directory");
-  coverName(m, directory, name);
+  } else {
+    check(linkBacking(state, node, m.fds.of(directory), name), "link in the upper directory");
+    coverName(m, directory, name);
+  }
   check(statBacking(m.fds, node, m.stat), "stat of a new link");
   noteName(directory, name, m.stat.mode, m.stat.ino);
   node.removed = false;

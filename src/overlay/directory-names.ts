@@ -17,7 +17,7 @@ import {
 } from "./listing.js";
 import type { LowerEntry } from "./lower.js";
 import type { OverlayState } from "./state.js";
-import { isWhiteout } from "./whiteout.js";
+import { isWhiteout, mayHoldXattrWhiteouts } from "./whiteout.js";
 
 /** Listings kept at a time, and names in them all together. */
 const MAX_LISTINGS = 64;
@@ -61,7 +61,8 @@ export function dropListing(m: OverlayState, node: Node): void {
 /** True when a listed name stands for an absence. */
 export function isListedWhiteout(m: OverlayState, directory: Node, listed: ListedName): boolean {
   if (listed.whiteout !== undefined) return listed.whiteout;
-  const { xattrWhiteouts } = directory.directory as DirectoryPart;
+  const marked = (directory.directory as DirectoryPart).xattrWhiteouts;
+  const xattrWhiteouts = mayHoldXattrWhiteouts(m.upper, marked);
   const plain = listed.type !== DT_CHR && listed.type !== DT_UNKNOWN && !xattrWhiteouts;
   if (plain) {
     listed.whiteout = false;

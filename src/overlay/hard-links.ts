@@ -62,7 +62,10 @@ function visibleDirectory(m: OverlayState, row: number): Node | "lower" | "hidde
   return m.inodes.get(row + 1) ?? "lower";
 }
 
-/** A name of the upper directory now covers one of the image: a whiteout, a copy or something new. */
+/**
+ * A name of the upper directory now covers one of the image: a whiteout, a copy or something new. To be called once for
+ * a name: not when what takes its place there replaces a whiteout.
+ */
 export function coverName(m: OverlayState, directory: Node, name: Uint8Array): void {
   if (m.lowerNamesLeft.size === 0) return;
   const { lowerRow } = directory.directory as DirectoryPart;

@@ -11,7 +11,7 @@ import { nameKey } from "./lower.js";
 import { indexName, readOrigin } from "./origin.js";
 import type { OverlayState } from "./state.js";
 import type { Upper } from "./upper.js";
-import { isWhiteout, readMarks } from "./whiteout.js";
+import { isWhiteout, mayHoldXattrWhiteouts, readMarks } from "./whiteout.js";
 
 export const NAME_MAX = 255;
 
@@ -75,7 +75,8 @@ export function findUpper(m: OverlayState, directory: Node, name: Uint8Array): n
   const { stat } = m;
   const result = statAt(directoryFd, name, stat);
   if (result < 0) return result;
-  if (isWhiteout(directoryFd, name, stat, (directory.directory as DirectoryPart).xattrWhiteouts)) return 0;
+  const marked = (directory.directory as DirectoryPart).xattrWhiteouts;
+  if (isWhiteout(directoryFd, name, stat, mayHoldXattrWhiteouts(m.upper, marked))) return 0;
   return adopt(m, directory, name, stat).id;
 }
 

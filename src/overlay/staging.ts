@@ -28,7 +28,7 @@ import { copyData, storedRanges } from "./copy-data.js";
 import type { LowerTree } from "./lower.js";
 import { writeOrigin } from "./origin.js";
 import type { WritableState } from "./state.js";
-import { removeTemporary, temporaryName } from "./upper.js";
+import { claimTree, removeTemporary, temporaryName } from "./upper.js";
 import { isReserved } from "./xattr-names.js";
 
 export interface Staged {
@@ -81,7 +81,9 @@ export function copyJob(m: WritableState, row: number, staged: Staged, size: num
 
 /** Origin, owner, mode, xattrs and times. Throws FsError. */
 export function finishStaged(m: WritableState, row: number, staged: Staged): void {
+  // What cannot carry an origin is known by its row in the index alone, and rows are those of one image.
   if (staged.file) check(writeOrigin(m, staged.fd, row), "origin of a file");
+  else check(claimTree(m.upper, m.lower.tree.treeRoot), "mark of the upper directory");
   copyMetadata(m.lower.tree, m.log, row, staged.fd, m.upper.temporaryFd, staged.name);
 }
 

@@ -39,6 +39,14 @@ export function isWhiteout(directoryFd: number, name: Uint8Array, stat: Stat, xa
   );
 }
 
+/**
+ * True when files in an upper directory may be whiteouts: it says so, or it is where this mount makes them in that form,
+ * perhaps since its marks were read.
+ */
+export function mayHoldXattrWhiteouts(upper: Upper | undefined, marked: boolean): boolean {
+  return marked || upper?.deviceWhiteouts === false;
+}
+
 /** What the xattrs of an upper directory say of it. */
 export interface DirectoryMarks {
   opaque: boolean;
