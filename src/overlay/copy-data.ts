@@ -24,10 +24,21 @@ export function storedRanges(tree: LowerTree, row: number, limit: number): Store
 
 /** Copies a file's first `size` bytes to `to`, which is empty, and sets its size. 0 or a negative errno. */
 export function copyData(tree: LowerTree, row: number, to: number, size: number, buffer: Region): number {
+  if (size === 0) return 0;
   const ranges = storedRanges(tree, row, size);
   const copied =
     ranges === undefined ? copyRead(tree, row, to, size, buffer) : copyStored(ranges, to, buffer);
-  return copied < 0 ? copied : truncateFd(to, size);
+  if (copied < 0 || (ranges !== undefined && endOf(ranges) === size)) return copied;
+  return truncateFd(to, size);
+}
+
+/** Where the last stored byte ends: short of the size when the file ends in a hole. */
+function endOf(ranges: StoredRanges): number {
+  let end = 0;
+  for (const list of ranges.values()) {
+    for (let i = 0; i < list.length; i += 3) end = Math.max(end, list[i + 1]! + list[i + 2]!);
+  }
+  return end;
 }
 
 function copyStored(ranges: StoredRanges, to: number, buffer: Region): number {

@@ -24,6 +24,7 @@ import { statBacking, utimesBacking } from "./backing-metadata.js";
 import { noteName } from "./directory-names.js";
 import { coverName, uncoveredNames } from "./hard-links.js";
 import { createDirectoryPart, createNode, type Node } from "./inode-table.js";
+import type { LowerName } from "./lower.js";
 import { indexName, linkFromIndex, needsIndex, noteIndexed } from "./origin.js";
 import {
   copyJob,
@@ -153,7 +154,7 @@ function copyUpObject(m: WritableState, q: Request, row: number, limit: number):
     return failed;
   }
   // The parents come first: a full disk shows before anything is copied.
-  const [place] = m.inodes.get(row + 1)?.removed === true ? [] : uncoveredNames(m, row);
+  const place = placeOf(m, row);
   if (place !== undefined) copyUpDirectory(m, place.directory);
   const staged = createStaged(m, row);
   const size = m.lower.tree.size(row);
@@ -165,7 +166,7 @@ function copyUpObject(m: WritableState, q: Request, row: number, limit: number):
   }
   try {
     fillStaged(m, row, staged, limit);
-    commitObject(m, row, staged);
+    commitObject(m, row, staged, place);
   } catch (cause) {
     discardStaged(m, staged);
     throw cause;
@@ -178,7 +179,7 @@ function finishInBackground(m: WritableState, row: number, staged: Staged, statu
   try {
     check(status, "copy of a file");
     finishStaged(m, row, staged);
-    commitObject(m, row, staged);
+    commitObject(m, row, staged, placeOf(m, row));
   } catch (cause) {
     discardStaged(m, staged);
     const errno = toErrno(cause, (error) => m.log.error("copy-up failed", { row, error }));
@@ -186,12 +187,16 @@ function finishInBackground(m: WritableState, row: number, staged: Staged, statu
   }
 }
 
+/** A name that shows the image's object; undefined when none does any more. */
+function placeOf(m: WritableState, row: number): LowerName | undefined {
+  return m.inodes.get(row + 1)?.removed === true ? undefined : uncoveredNames(m, row)[0];
+}
+
 /** Puts a finished copy in its place, and then in the table. Throws FsError, with nothing committed. */
-function commitObject(m: WritableState, row: number, staged: Staged): void {
+function commitObject(m: WritableState, row: number, staged: Staged, place: LowerName | undefined): void {
   const known = m.inodes.get(row + 1);
   const removed = known?.removed === true;
   const indexed = !removed && needsIndex(m, row);
-  const [place] = removed ? [] : uncoveredNames(m, row);
   if (place === undefined && !removed && !indexed) throw new FsError(Errno.ESTALE, `row ${row} has no name`);
   const parent = place === undefined ? undefined : copyUpDirectory(m, place.directory);
   const stat = emptyStat();

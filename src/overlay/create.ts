@@ -42,7 +42,7 @@ import { readXattrFd, writeXattrFd } from "../sys/xattr.js";
 import { fillFromStat } from "./attributes.js";
 import { statBacking } from "./backing-metadata.js";
 import { copyUp } from "./copy-up.js";
-import { addSubdirectories, noteName } from "./directory-names.js";
+import { addSubdirectories, keepListing, noteName } from "./directory-names.js";
 import { open } from "./file-io.js";
 import { coverName } from "./hard-links.js";
 import {
@@ -54,6 +54,7 @@ import {
   type Node,
   upperIno,
 } from "./inode-table.js";
+import { emptyListing } from "./listing.js";
 import { replyEntry } from "./lookup.js";
 import { find, NAME_MAX } from "./resolve.js";
 import { type OverlayState, recordOf, type WritableState, writable } from "./state.js";
@@ -271,6 +272,8 @@ function addRecord(m: WritableState, directory: Node, name: Buffer, stat: Stat):
     name,
   );
   m.inodes.add(node);
+  // A new directory's names are all known from here on: what is then made in it needs no look at the disk first.
+  if (part !== undefined) keepListing(m, node, emptyListing());
   noteName(directory, name, stat.mode, stat.ino);
   addSubdirectories(directory, type, 1);
   return node;

@@ -35,10 +35,15 @@ export function listingOf(m: OverlayState, directory: Node): Listing {
   }
   const read = readListing(m.fds.of(directory));
   if (typeof read === "number") throw new FsError(-read, "reading the upper directory");
-  part.listing = read;
-  m.listed.add(directory);
-  dropListings(m, directory);
+  keepListing(m, directory, read);
   return read;
+}
+
+/** Keeps a directory's listing, and drops others while there are too many. */
+export function keepListing(m: OverlayState, directory: Node, listing: Listing): void {
+  (directory.directory as DirectoryPart).listing = listing;
+  m.listed.add(directory);
+  if (m.listed.size > 1) dropListings(m, directory);
 }
 
 function dropListings(m: OverlayState, keep: Node): void {

@@ -113,20 +113,13 @@ function writableNode(m: OverlayState, q: Request): Node | Status {
   return copied < 0 ? copied : recordOf(m, q.nodeid);
 }
 
-/** Cuts or extends a file that exists in the upper directory; `always` marks it changed even at the same size. */
-export function truncate(
-  m: OverlayState,
-  node: Node,
-  size: number,
-  killSuidgid: boolean,
-  always = true,
-): Status {
+/** Cuts or extends a file that exists in the upper directory. */
+export function truncate(m: OverlayState, node: Node, size: number, killSuidgid: boolean): Status {
   const fd = m.fds.of(node);
   if (killSuidgid) {
     const cleared = clearSuidgid(m, node, fd);
     if (cleared < 0) return cleared;
   }
-  if (!always && statFd(fd, m.stat) === 0 && m.stat.size === size) return 0;
   return truncateFd(fd, size);
 }
 

@@ -64,6 +64,11 @@ export function readListing(fd: number): Listing | number {
   return { names, order, added: [] };
 }
 
+/** The listing of a directory with nothing in it. */
+export function emptyListing(): Listing {
+  return { names: new Map(), order: [], added: [] };
+}
+
 function createListed(name: Name, type: number, backing: number): ListedName {
   return { name, type, backing, whiteout: undefined, position: positionOf(name) };
 }

@@ -11,7 +11,7 @@ import type { DirectorySink, Request, Status } from "../fuse/operations.js";
 import { isListedWhiteout, listingOf } from "./directory-names.js";
 import { type DirectoryPart, type Node, upperIno } from "./inode-table.js";
 import { DT_DIR, HASHED_OFFSET_BASE, indexAt, inOrder, isListed, type ListedName } from "./listing.js";
-import { fillEntry } from "./lookup.js";
+import { fillEntry, fillFound } from "./lookup.js";
 import type { LowerEntry } from "./lower.js";
 import { find, inoOf, knownRow } from "./resolve.js";
 import type { OverlayState } from "./state.js";
@@ -148,7 +148,7 @@ function addListed(
   }
   const id = find(m, directory.id, name, 0, name.length);
   if (id <= 0) return true;
-  const filled = fillEntry(m, id, sink.entry) === 0;
+  const filled = fillFound(m, id, sink.entry) === 0;
   if (!filled) sink.entry.nodeid = 0;
   const node = m.inodes.get(id);
   const added = sink.add(name, 0, name.length, listed.type, node?.ino ?? id, next);

@@ -26,11 +26,14 @@ export function unlink(m: OverlayState, q: Request, name: NameView): Status {
   if (typeOf(m, target) === S_IFDIR) return -Errno.EISDIR;
   const behind = m.services?.suspendBehind(q, target);
   if (behind !== undefined) return behind;
+  // Found in the upper directory: then it is still there, and had this many names there.
+  const found = m.found !== undefined;
+  const links = m.stat.nlink;
   const directory = directoryFor(state, q, q.nodeid, name);
   if (typeof directory === "number") return directory;
   const bytes = Buffer.from(name.bytes.subarray(name.start, name.end));
   const directoryFd = m.fds.of(directory);
-  const inUpper = statAt(directoryFd, bytes, m.stat) === 0;
+  const inUpper = found || statAt(directoryFd, bytes, m.stat) === 0;
   const node = m.inodes.get(target);
   if (inUpper && node !== undefined) keepReachable(m, node);
   if (!inUpper) {
@@ -40,7 +43,7 @@ export function unlink(m: OverlayState, q: Request, name: NameView): Status {
     check(replaceByWhiteout(state.upper, directoryFd, bytes, false).status, "whiteout");
   } else check(unlinkAt(directoryFd, bytes), "unlink in the upper directory");
   noteAbsence(m, directory, bytes, !inUpper || covers(m, directory, bytes));
-  nameGone(state, target, directory, bytes);
+  nameGone(state, target, directory, bytes, found ? links - 1 : undefined);
   return 0;
 }
 
@@ -61,6 +64,7 @@ export function noteAbsence(m: OverlayState, directory: Node, name: Buffer, whit
     noteName(directory, name, 0, 0);
     return;
   }
+  if (directory.directory?.listing === undefined) return;
   const known = statAt(m.fds.of(directory), name, m.stat) === 0;
   noteName(directory, name, known ? m.stat.mode : S_IFCHR, known ? m.stat.ino : 0, true);
 }
@@ -70,8 +74,14 @@ export function keepReachable(m: OverlayState, node: Node): void {
   if (m.inodes.lookupsOf(node) > 0 || node.opens > 0) m.fds.of(node);
 }
 
-/** After a name of what is not a directory has gone from the disk. */
-export function nameGone(m: WritableState, id: number, directory: Node, name: Buffer): void {
+/** After a name of what is not a directory has gone from the disk; `links` of its backing object when known. */
+export function nameGone(
+  m: WritableState,
+  id: number,
+  directory: Node,
+  name: Buffer,
+  links = UNCOUNTED,
+): void {
   const node = m.inodes.get(id);
   if (node === undefined || node.backing === 0) {
     rowNameGone(m, id - 1);
@@ -81,9 +91,15 @@ export function nameGone(m: WritableState, id: number, directory: Node, name: Bu
     if (node.indexed) m.inodes.place(node, m.indexPlace, indexName(node.row));
     else m.inodes.place(node, undefined, name);
   }
-  const counted = statBacking(m.fds, node, m.stat) === 0;
-  if (!counted || linkCount(m, node, m.stat.nlink) === 0) lastNameGone(m, node);
+  const left = links === UNCOUNTED ? countLinks(m, node) : links;
+  if (left === 0 || linkCount(m, node, left) === 0) lastNameGone(m, node);
   else m.inodes.settle(node);
+}
+
+const UNCOUNTED = -1;
+
+function countLinks(m: WritableState, node: Node): number {
+  return statBacking(m.fds, node, m.stat) === 0 ? m.stat.nlink : 0;
 }
 
 /** A name of an object that is in the image only. Without names it needs a record that says so. */

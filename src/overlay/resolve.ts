@@ -23,6 +23,7 @@ export function find(
   start: number,
   end: number,
 ): number {
+  m.found = undefined;
   if (end - start > NAME_MAX) return -Errno.ENAMETOOLONG;
   const directory = m.upper === undefined ? undefined : m.inodes.get(directoryId);
   if (directory === undefined) {
@@ -77,7 +78,9 @@ export function findUpper(m: OverlayState, directory: Node, name: Uint8Array): n
   if (result < 0) return result;
   const marked = (directory.directory as DirectoryPart).xattrWhiteouts;
   if (isWhiteout(directoryFd, name, stat, mayHoldXattrWhiteouts(m.upper, marked))) return 0;
-  return adopt(m, directory, name, stat).id;
+  const node = adopt(m, directory, name, stat);
+  m.found = node;
+  return node.id;
 }
 
 /** The record of an object in the upper directory, made when there is none. `stat` is what is there. */

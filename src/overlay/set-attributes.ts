@@ -6,7 +6,6 @@ import {
   FATTR_ATIME,
   FATTR_ATIME_NOW,
   FATTR_CTIME,
-  FATTR_FH,
   FATTR_GID,
   FATTR_KILL_SUIDGID,
   FATTR_MODE,
@@ -42,23 +41,16 @@ export function setattr(m: OverlayState, q: Request, set: SetAttr, out: AttrRepl
   // Only the kernel's own flush of times names ctime. Without its writeback cache those are times it has kept from
   // before the last writes, which the backing file knows better.
   if ((valid & FATTR_CTIME) !== 0) return fillAttr(m, q.nodeid, out);
-  // A copy has only the bytes that stay: that it is now as long as asked does not say that nothing changed.
-  const copies = !isInUpper(m, q.nodeid);
   const copied = copyUp(state, q, q.nodeid, (valid & FATTR_SIZE) !== 0 ? set.size : Infinity);
   if (copied < 0) return copied;
   const node = recordOf(m, q.nodeid);
-  const result = change(m, node, set, valid, copies);
+  const result = change(m, node, set, valid);
   if (result < 0) return result;
   out.attrTimeout = Infinity;
   return fillNodeAttr(m, node, out.attr);
 }
 
-function isInUpper(m: OverlayState, id: number): boolean {
-  const node = m.inodes.get(id);
-  return node !== undefined && node.backing !== 0;
-}
-
-function change(m: OverlayState, node: Node, set: SetAttr, valid: number, copies: boolean): Status {
+function change(m: OverlayState, node: Node, set: SetAttr, valid: number): Status {
   if (node.directory !== undefined) node.directory.group = GROUP_UNKNOWN;
   if (valid === 0) return killCapabilities(m, node);
   if ((valid & (FATTR_UID | FATTR_GID)) !== 0) {
@@ -72,9 +64,7 @@ function change(m: OverlayState, node: Node, set: SetAttr, valid: number, copies
     if (result < 0) return result;
   }
   if ((valid & FATTR_SIZE) !== 0) {
-    // truncate(2) to the size a file has leaves its times alone, ftruncate(2) does not.
-    const always = copies || (valid & FATTR_FH) !== 0;
-    const result = truncate(m, node, set.size, (valid & FATTR_KILL_SUIDGID) !== 0, always);
+    const result = truncate(m, node, set.size, (valid & FATTR_KILL_SUIDGID) !== 0);
     if (result < 0) return result;
   }
   return changeTimes(m, node, set, valid);

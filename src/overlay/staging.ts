@@ -64,6 +64,11 @@ export function fillStaged(m: WritableState, row: number, staged: Staged, limit:
   const size = staged.file ? Math.min(limit, m.lower.tree.size(row)) : 0;
   if (staged.file) check(copyData(m.lower.tree, row, staged.fd, size, m.buffer), "copy of a file");
   finishStaged(m, row, staged);
+  // One sync, of what has bytes, as the kernel's overlayfs does. It cannot be left to the filesystem's ordering: with
+  // delayed allocation a rename may be on disk before the bytes are (ext4 sees to that only where a rename replaces
+  // something, xfs never, and ext4 without a journal orders nothing). Owner, mode and times came before, so the sync
+  // carries them too. What has no bytes is whole with its inode, which no name on disk can be without where the
+  // filesystem has a journal. The rename itself is not synced: a crash may lose the copy-up, and with it the change.
   if (size > 0 && !m.upper.volatile) check(fsyncFd(staged.fd), "fsync of a copy");
 }
 
@@ -107,7 +112,9 @@ export function copyMetadata(
   const mode = tree.mode(row);
   const type = mode & S_IFMT;
   const openFile = type === S_IFREG || type === S_IFDIR;
-  check(chownAt(atFd, name, tree.uid(row), tree.gid(row)), "chown of a copy");
+  const owned = chownAt(atFd, name, tree.uid(row), tree.gid(row));
+  // In a user namespace EINVAL says that it has no such id; to whoever wrote to the file that means nothing.
+  check(owned === -Errno.EINVAL ? -Errno.EOVERFLOW : owned, "chown of a copy");
   if (openFile) check(chmodFd(fd, mode & 0o7777), "chmod of a copy");
   else if (type !== S_IFLNK) check(chmodAt(atFd, name, mode & 0o7777), "chmod of a copy");
   for (const xattr of tree.xattrs(row) ?? []) {

@@ -28,6 +28,8 @@ export interface OverlayState {
   readonly failedCopies: Map<number, number>;
   /** For results used at once. */
   readonly stat: Stat;
+  /** The record that `stat` describes after `find`, until anything else is done; undefined when it describes none. */
+  found: Node | undefined;
   /** For bytes on their way from one file to another. */
   readonly buffer: Region;
 }
@@ -62,6 +64,7 @@ export function createState(
     lowerNamesLeft: new Map(),
     failedCopies: new Map(),
     stat: emptyStat(),
+    found: undefined,
     buffer: allocatePages(parts.upper === undefined ? 1 : BUFFER_SIZE),
   };
 }

@@ -746,7 +746,10 @@ def random_run(make, seed, count):
 def main(arguments):
     kind, cli, image, folder = arguments[:4]
     os.umask(0o022)
-    os.setgroups([])
+    try:
+        os.setgroups([])
+    except PermissionError:
+        pass  # In a user namespace there are none to drop.
     if kind == "replay":
         with open(arguments[4]) as file:
             operations = json.load(file)

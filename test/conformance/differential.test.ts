@@ -1,36 +1,51 @@
 // Random operations on a mount and on a plain copy of its tree (differ.py says how). The seeds of every run are fixed;
 // the long run (npm run test:soak) goes on from a seed of the day for IMGFS_SOAK_MINUTES and prints it.
+import { spawnSync } from "node:child_process";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import { build, cannotMount, cli, hasCommand, run, scratch, titleOf } from "../e2e/mounted.js";
-import { writeLayout } from "../e2e/oci-writer.js";
+import { type Layers, writeLayout } from "../e2e/oci-writer.js";
 import { conformanceLayers } from "./image.js";
 
 const reason = cannotMount ?? (hasCommand("python3") ? undefined : "python3 is missing");
 const differ = join(import.meta.dirname, "differ.py");
+const noNamespaces = spawnSync("unshare", ["-Urm", "true"]).status !== 0;
 const soak = process.env["IMGFS_SOAK"] === "1";
 
 describe.skipIf(reason !== undefined)(titleOf("a mount beside a plain copy of its tree", reason), () => {
   let image: string;
+  let ownerless: string;
 
-  beforeAll(async () => {
+  async function buildLayers(layers: Layers): Promise<string> {
     const layout = scratch("layout");
     mkdirSync(layout);
-    writeLayout(layout, conformanceLayers());
-    image = await build(`oci:${layout}`);
+    writeLayout(layout, layers);
+    return build(`oci:${layout}`);
+  }
+
+  beforeAll(async () => {
+    image = await buildLayers(conformanceLayers());
+    ownerless = await buildLayers(conformanceLayers(false));
   });
 
   /** Fails with the seed and the shortest list of operations found. */
-  async function agree(seed: number, operations: number): Promise<void> {
+  async function agree(seed: number, operations: number, ...prefix: string[]): Promise<void> {
     const folder = scratch("run");
     mkdirSync(folder);
-    const args = [differ, "run", cli, image, folder, String(seed), String(operations), "--devices"];
-    const { code, stdout, stderr } = await run("python3", args, { env: { IMGFS_SHRINK: "40" } });
+    const shown = prefix.length > 0 ? ownerless : image;
+    const args = [differ, "run", cli, shown, folder, String(seed), String(operations), "--devices"];
+    const [command = "", ...rest] = [...prefix, "python3", ...args];
+    const { code, stdout, stderr } = await run(command, rest, { env: { IMGFS_SHRINK: "40" } });
     expect(code, `${stdout}${stderr}`).toBe(0);
   }
 
   it.each([1, 2, 3, 4, 5, 6])("agrees with it, seed %i", async (seed) => agree(seed, 900));
+
+  // As root of a user namespace: whiteouts, opaque marks and copies are made without privilege.
+  it.skipIf(noNamespaces).each([11, 12])("agrees with it in a user namespace, seed %i", async (seed) =>
+    agree(seed, 700, "unshare", "-Urm"),
+  );
 
   it.runIf(soak)(
     "agrees with it for as long as the soak takes",

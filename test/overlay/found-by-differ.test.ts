@@ -10,7 +10,7 @@ import {
   FATTR_SIZE,
   type Services,
 } from "../../src/fuse/operations.js";
-import { code, fresh, mount } from "./harness.js";
+import { code, fresh, type Mounted, mount } from "./harness.js";
 import { plainImage } from "./trees.js";
 
 const image = plainImage();
@@ -62,17 +62,29 @@ describe("found by the differential runs", () => {
     expect(fs.stat("etc/motd").mtimeSec).toBe(mtimeSec);
   });
 
-  it("takes a truncate to the same size for no change of the file, and ftruncate for one", () => {
+  it("takes every truncate for a change of the file", () => {
+    // A copy is made with the new size already, and a file may have it: mtime stayed as it was.
     const fs = mount(image, fresh());
-    fs.write("etc/motd", "12345", 1);
-    fs.setattr("etc/motd", { valid: FATTR_MTIME, mtimeSec: OLD });
-    const { size } = fs.stat("etc/motd");
-    fs.setattr("etc/motd", { valid: FATTR_SIZE, size });
-    expect(fs.stat("etc/motd").mtimeSec).toBe(OLD);
-    fs.setattr("etc/motd", { valid: FATTR_SIZE | FATTR_FH, size });
-    expect(fs.stat("etc/motd").mtimeSec).toBeGreaterThan(OLD);
-    // The copy has been made with the new size already, and is a change all the same.
     expect(fs.setattr("etc/passwd", { valid: FATTR_SIZE, size: 2 }).mtimeSec).toBeGreaterThan(OLD);
+    fs.setattr("etc/passwd", { valid: FATTR_MTIME, mtimeSec: OLD });
+    expect(fs.setattr("etc/passwd", { valid: FATTR_SIZE, size: 2 }).mtimeSec).toBeGreaterThan(OLD);
+  });
+
+  it("counts a name once that was whited out and then made anew", () => {
+    // The other names of the hard link showed one link too few: the whiteout and what replaced it both took one off.
+    for (const makeAnew of [
+      (fs: Mounted) => fs.write("bin/a", "new"),
+      (fs: Mounted) => fs.link("etc/motd", "bin/a"),
+    ]) {
+      const fs = mount(image, fresh());
+      expect(fs.stat("lib/c").nlink).toBe(3);
+      fs.unlink("bin/a");
+      expect(fs.stat("lib/c").nlink).toBe(2);
+      makeAnew(fs);
+      expect(fs.stat("lib/c").nlink).toBe(2);
+      fs.unlink("bin/b");
+      expect(fs.stat("lib/c").nlink).toBe(1);
+    }
   });
 
   it("clears capabilities, not setuid, when the kernel asks for nothing else", () => {
