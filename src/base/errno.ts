@@ -70,6 +70,27 @@ export function errnoName(errno: number): string {
   return nameByNumber.get(errno) ?? `errno ${errno}`;
 }
 
+const words: Readonly<Record<string, string>> = {
+  EPERM: "operation not permitted",
+  ENOENT: "no such file or directory",
+  EIO: "input/output error",
+  EACCES: "permission denied",
+  EBUSY: "in use",
+  EEXIST: "already there",
+  ENOTDIR: "not a directory",
+  EISDIR: "is a directory",
+  EMFILE: "too many open files",
+  ENOSPC: "no space left",
+  EROFS: "read-only filesystem",
+  ELOOP: "too many symbolic links",
+  ENAMETOOLONG: "name too long",
+};
+
+/** An errno name in words, for people; the name itself where there are none here. */
+export function errnoText(code: string): string {
+  return words[code] ?? code;
+}
+
 /** A failure that has an errno: `code` is its name, `errno` the positive Linux number. */
 export class FsError extends Error {
   readonly code: string;

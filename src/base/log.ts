@@ -23,11 +23,6 @@ export interface LogOptions {
   readonly fd: number;
 }
 
-/** True for one of {@link logLevels}. */
-export function isLogLevel(text: string): text is LogLevel {
-  return (logLevels as readonly string[]).includes(text);
-}
-
 const secret = ["authorization", "password", "identitytoken"];
 
 /**

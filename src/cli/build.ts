@@ -1,5 +1,8 @@
 // The `build` command.
+import { existsSync } from "node:fs";
 import { type BuildResult, buildImage } from "../builder/image.js";
+import { parsePlatform } from "../oci/platform.js";
+import { parseReference } from "../oci/reference.js";
 import { ExitCode, Failure } from "./failure.js";
 import { formatBytes, plural, printResult } from "./output.js";
 import { createProgress, type ProgressKind } from "./progress.js";
@@ -14,6 +17,7 @@ interface BuildCommandOptions {
 const stopSignals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 export async function build(source: string, dest: string, options: BuildCommandOptions): Promise<void> {
+  checkArguments(source, options.platform);
   const progress = createProgress(options.progress, process.stderr);
   const abort = new AbortController();
   let signal: NodeJS.Signals | undefined;
@@ -42,6 +46,19 @@ export async function build(source: string, dest: string, options: BuildCommandO
   } finally {
     for (const name of stopSignals) process.off(name, onSignal);
   }
+}
+
+/** What is wrong with the command line itself, or names nothing, is told by its exit code. */
+function checkArguments(source: string, platform: string | undefined): void {
+  let path: string;
+  try {
+    ({ path } = parseReference(source));
+    if (platform !== undefined) parsePlatform(platform);
+  } catch (cause) {
+    throw new Failure(ExitCode.usage, `build ${source}`, { cause });
+  }
+  if (!existsSync(path))
+    throw new Failure(ExitCode.notFound, `build ${source}: ${path}: no such file or directory`);
 }
 
 function summary(result: BuildResult): string {

@@ -1,6 +1,6 @@
 // The `cat` command.
 import { displayName } from "../base/bytes.js";
-import { FsError } from "../base/errno.js";
+import { errnoText, FsError } from "../base/errno.js";
 import { resolvePath } from "../imgfs/resolve.js";
 import { check as checkResult } from "../sys/libc.js";
 import { allocatePages } from "../sys/memory.js";
@@ -29,7 +29,7 @@ export function cat(imagePath: string, path: string): void {
     }
   } catch (cause) {
     if (!(cause instanceof FsError)) throw cause;
-    throw new Failure(ExitCode.failure, `cat ${shown}`, { cause });
+    throw new Failure(ExitCode.failure, `cat ${shown}: ${errnoText(cause.code)}`);
   } finally {
     image.close();
   }

@@ -1,10 +1,19 @@
 // The `ls` command: a directory of an image, as ls(1) would show it, without a mount.
 import { displayName } from "../base/bytes.js";
 import { digestOf } from "../base/digest.js";
-import { FsError } from "../base/errno.js";
+import { errnoText, FsError } from "../base/errno.js";
 import type { DirectoryEntry, Image } from "../imgfs/image.js";
 import { resolvePath } from "../imgfs/resolve.js";
-import { deviceMajor, deviceMinor, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT } from "../sys/stat.js";
+import {
+  deviceMajor,
+  deviceMinor,
+  S_IFBLK,
+  S_IFCHR,
+  S_IFDIR,
+  S_IFLNK,
+  S_IFMT,
+  S_IFREG,
+} from "../sys/stat.js";
 import { ExitCode, Failure } from "./failure.js";
 import { openTree } from "./open.js";
 import { print, table } from "./output.js";
@@ -26,7 +35,7 @@ export function ls(imagePath: string, path: string, options: LsOptions): void {
     walk(image, start, Buffer.from(path), options);
   } catch (cause) {
     if (!(cause instanceof FsError)) throw cause;
-    throw new Failure(ExitCode.failure, `ls ${displayName(Buffer.from(path))}`, { cause });
+    throw new Failure(ExitCode.failure, `ls ${displayName(Buffer.from(path))}: ${errnoText(cause.code)}`);
   } finally {
     image.close();
   }
@@ -101,7 +110,7 @@ function longRow(image: Image, { name, row }: Listed): string[] {
 
 function describe(image: Image, { name, row }: Listed, folder: Buffer | undefined): Record<string, unknown> {
   const mode = image.mode(row);
-  const digest = image.contentDigest(row);
+  const digest = (mode & S_IFMT) === S_IFREG ? image.contentDigest(row) : undefined;
   const path = folder === undefined ? name : joinPath(folder, name);
   return {
     path: displayName(path),

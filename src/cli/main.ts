@@ -2,7 +2,7 @@
 // The command line's entry: declares the commands, runs one, and turns what it throws into one line and an exit code.
 // Commands parse and print; each is loaded only when it runs, so that starting costs little.
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
-import { isLogLevel, type LogLevel, logLevels } from "../base/log.js";
+import { type LogLevel, logLevels } from "../base/log.js";
 import { ExitCode, exitCodeHelp, Failure, messageOf } from "./failure.js";
 import { ClosedPipe, printError } from "./output.js";
 import { version } from "./version.js";
@@ -23,7 +23,8 @@ function program(): Command {
     .addOption(
       new Option("--log-level <level>", "how much is logged to stderr")
         .choices([...logLevels])
-        .default(defaultLogLevel()),
+        .default("warn")
+        .env("IMGFS_LOG_LEVEL"),
     )
     .addOption(
       new Option("--log-format <format>", "form of a log line")
@@ -38,7 +39,7 @@ function program(): Command {
   root
     .command("build")
     .argument("<source>", "oci:DIR[:TAG], docker-archive:FILE[:REF] or tar:FILE")
-    .argument("<dest>", "folder that takes the image")
+    .argument("<dest>", "folder that takes the image", path)
     .description("convert an image's layers into blobs and an index in DEST")
     .option("--jobs <n>", "layers converted at a time (default: one a core)", positiveInteger)
     .option(
@@ -57,14 +58,14 @@ function program(): Command {
 
   root
     .command("mount")
-    .argument("<paths...>", "what build made, or layer blobs with the last on top; then where")
+    .argument("<paths...>", "what build made, or layer blobs with the last on top; then where", paths)
     .usage("[options] IMAGE|BLOB... MOUNTPOINT")
     .description("mount an image, read-only or under a writable upper directory")
-    .option("--upper <dir>", "writable directory that takes all changes (created when missing)")
-    .option("--work <dir>", "scratch directory on the upper's filesystem (default: UPPER.work)")
+    .option("--upper <dir>", "writable directory that takes all changes (created when missing)", path)
+    .option("--work <dir>", "scratch directory on the upper's filesystem (default: UPPER.work)", path)
     .option("--devices", "show the image's device nodes")
     .option("-f, --foreground", "stay in the foreground until unmounted")
-    .option("--pid-file <file>", "write the daemon's pid to this file")
+    .option("--pid-file <file>", "write the daemon's pid to this file while it lives", path)
     .option("--stats-on-exit", "print request counters when the mount ends (SIGUSR1 prints them at any time)")
     .action(async (paths, _, command) =>
       (await import("./mount.js")).mount(paths, command.optsWithGlobals()),
@@ -72,7 +73,7 @@ function program(): Command {
 
   root
     .command("umount")
-    .argument("<mountpoint>")
+    .argument("<mountpoint>", "where it is mounted", path)
     .description("unmount, and return when the daemon has ended and the upper is free")
     .option("-z, --lazy", "detach now, also while files are open")
     .action(async (mountpoint, _, command) =>
@@ -81,7 +82,7 @@ function program(): Command {
 
   root
     .command("inspect")
-    .argument("<image>", "image folder, index or layer blob")
+    .argument("<image>", "image folder, index or layer blob", path)
     .description("print what an index or blob says of itself")
     .option("--json", "print the result as JSON")
     .action(async (image, _, command) =>
@@ -90,7 +91,7 @@ function program(): Command {
 
   root
     .command("ls")
-    .argument("<image>", "image folder, index or layer blob")
+    .argument("<image>", "image folder, index or layer blob", path)
     .argument("[path]", "path inside the image", "/")
     .description("list a directory of an image, without mounting it")
     .option("-l, --long", "mode, links, owner, size, time and target of each")
@@ -102,14 +103,14 @@ function program(): Command {
 
   root
     .command("cat")
-    .argument("<image>", "image folder, index or layer blob")
+    .argument("<image>", "image folder, index or layer blob", path)
     .argument("<path>", "path inside the image")
     .description("write a file of an image to stdout, without mounting it")
     .action(async (image, path) => (await import("./cat.js")).cat(image, path));
 
   root
     .command("check")
-    .argument("<image>", "image folder, index or layer blob")
+    .argument("<image>", "image folder, index or layer blob", path)
     .description("verify every table, and with --data every byte of content")
     .option("--data", "read all file contents and compare their digests")
     .option("--json", "print the result as JSON")
@@ -132,14 +133,19 @@ function program(): Command {
   return root;
 }
 
+/** An empty path would mean the current directory: what an unset shell variable must never do. */
+function path(text: string): string {
+  if (text === "") throw new InvalidArgumentError("an empty path.");
+  return text;
+}
+
+function paths(text: string, earlier: readonly string[] = []): string[] {
+  return [...earlier, path(text)];
+}
+
 function positiveInteger(text: string): number {
   if (!/^[1-9][0-9]{0,5}$/.test(text)) throw new InvalidArgumentError("not a positive whole number.");
   return Number(text);
-}
-
-function defaultLogLevel(): LogLevel {
-  const level = process.env["IMGFS_LOG_LEVEL"] ?? "warn";
-  return isLogLevel(level) ? level : "warn";
 }
 
 /** Runs the command line and returns the exit code. */

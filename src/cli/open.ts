@@ -1,5 +1,7 @@
 // Opens the image a user named, for the commands that read one.
 
+import { accessSync, constants } from "node:fs";
+import { errnoText } from "../base/errno.js";
 import { imageFile } from "../imgfs/folder.js";
 import { Image } from "../imgfs/image.js";
 import { ExitCode, Failure } from "./failure.js";
@@ -7,9 +9,13 @@ import { ExitCode, Failure } from "./failure.js";
 /** The file behind an IMAGE argument. Fails with exit code 10 when there is none. */
 export function findImage(path: string): string {
   try {
-    return imageFile(path);
+    const file = imageFile(path);
+    accessSync(file, constants.R_OK);
+    return file;
   } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code !== "ENOENT") throw cause;
+    const { code } = cause as NodeJS.ErrnoException;
+    if (code !== "ENOENT")
+      throw new Failure(ExitCode.failure, `${path}: ${errnoText(code ?? String(cause))}`);
     throw new Failure(ExitCode.notFound, `${path}: no image here`, {
       hint: "an image is a folder that imgfs build made, or an .imgfs file",
     });

@@ -1,5 +1,6 @@
 // Makes the filesystem of a mount: the image's merged tree under the overlay. The one place that knows both wings' rooms
 // by name; the worker takes it, or another module of the same shape, by URL.
+import { statSync } from "node:fs";
 import type { Logger } from "../base/log.js";
 import type { FileSystem } from "../fuse/operations.js";
 import { imageFile } from "../imgfs/folder.js";
@@ -35,7 +36,13 @@ export const createFileSystem: CreateFileSystem = ({ options, log, daemonPid }) 
  */
 function openImage(sources: readonly string[]): Image {
   const [only] = sources;
-  if (sources.length > 1 || only === undefined) return Image.stack(sources);
+  if (sources.length > 1 || only === undefined) {
+    for (const source of sources) {
+      if (statSync(source).isDirectory())
+        throw new Error(`${source}: an image folder, not a layer blob to stack`);
+    }
+    return Image.stack(sources);
+  }
   const file = imageFile(only);
   const image = Image.open(file);
   if (image.kind === "layer") {

@@ -3,7 +3,7 @@
 import { lstatSync, readlinkSync, realpathSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve, sep } from "node:path";
 import { displayName, type Name, nameFromText } from "../base/bytes.js";
-import { errnoName } from "../base/errno.js";
+import { errnoName, errnoText } from "../base/errno.js";
 import { MOUNT_TYPE } from "../fuse/channel.js";
 import { MNT_DETACH, UMOUNT_NOFOLLOW, unmountAt } from "../sys/mount.js";
 import { type MountEntry, mountAtPath, readMounts } from "../sys/mountinfo.js";
@@ -14,17 +14,6 @@ const LINK_LIMIT = 40;
 
 function codeOf(cause: unknown): string {
   return cause instanceof Error && "code" in cause ? String(cause.code) : "EIO";
-}
-
-const meanings: Readonly<Record<string, string>> = {
-  ENOENT: "no such file or directory",
-  ENOTDIR: "not a directory",
-  EACCES: "permission denied",
-  ELOOP: "too many symbolic links",
-};
-
-export function meaning(code: string): string {
-  return meanings[code] ?? code;
 }
 
 /**
@@ -42,9 +31,9 @@ export function resolveTarget(path: string, mounts: readonly MountEntry[]): stri
       at = resolve(dirname(at), readlinkSync(at));
     }
   } catch (cause) {
-    throw new MountFailure(`${path}: ${meaning(codeOf(cause))}`);
+    throw new MountFailure(`${path}: ${errnoText(codeOf(cause))}`);
   }
-  throw new MountFailure(`${path}: ${meaning("ELOOP")}`);
+  throw new MountFailure(`${path}: ${errnoText("ELOOP")}`);
 }
 
 function isWithin(inner: string, outer: string): boolean {
@@ -71,7 +60,7 @@ function folder(path: string, what: string): string {
     const real = realpathSync.native(path);
     if (statSync(real).isDirectory()) return real;
   } catch (cause) {
-    throw new MountFailure(`${what} ${path}: ${meaning(codeOf(cause))}`);
+    throw new MountFailure(`${what} ${path}: ${errnoText(codeOf(cause))}`);
   }
   throw new MountFailure(`${what} ${path}: not a directory`);
 }

@@ -2,7 +2,7 @@
 // is gone when the process is.
 // Never: touching the own mount by path (a thread that waits for the worker could never stop it), ending while the
 // mount is there. The worker's thread blocks in read(2); what reaches it from here is umount2(2) alone.
-import { closeSync, openSync, rmSync, writeFileSync, writeSync } from "node:fs";
+import { closeSync, openSync, readFileSync, renameSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { Worker } from "node:worker_threads";
 import { nameFromText } from "../base/bytes.js";
 import { createLogger, type Logger } from "../base/log.js";
@@ -38,10 +38,9 @@ export interface MountHooks {
 export async function runMount(options: MountOptions, hooks: MountHooks): Promise<number> {
   const logFd = options.logFile === undefined ? 2 : openLog(options.logFile);
   try {
-    if (options.pidFile !== undefined) writePidFile(options.pidFile);
     return await new MountProcess(options, hooks, logFd).run();
   } finally {
-    if (options.pidFile !== undefined) rmSync(options.pidFile, { force: true });
+    if (options.pidFile !== undefined) removePidFile(options.pidFile);
     if (logFd !== 2) closeSync(logFd);
   }
 }
@@ -54,11 +53,24 @@ function openLog(path: string): number {
   }
 }
 
+/** Appears whole, and only when the mount is live: the file of a mount that goes on is not touched before. */
 function writePidFile(path: string): void {
+  const temporary = `${path}.${process.pid}`;
   try {
-    writeFileSync(path, `${process.pid}\n`);
+    writeFileSync(temporary, `${process.pid}\n`);
+    renameSync(temporary, path);
   } catch (cause) {
+    rmSync(temporary, { force: true });
     throw new MountFailure(`pid file ${oneLine(cause)}`, 1);
+  }
+}
+
+/** Removes the file when it is ours. */
+function removePidFile(path: string): void {
+  try {
+    if (readFileSync(path, "utf8") === `${process.pid}\n`) rmSync(path);
+  } catch {
+    // Gone already, or never written: nothing is left to remove.
   }
 }
 
@@ -116,12 +128,12 @@ class MountProcess {
         if (this.stopping) void this.unmount();
         break;
       case "ready":
-        outcome.ready = true;
         try {
+          if (this.options.pidFile !== undefined) writePidFile(this.options.pidFile);
           this.hooks.onReady();
+          outcome.ready = true;
         } catch (cause) {
-          this.log.error("cannot report that the mount is live", { error: cause });
-          outcome.exitCode = 1;
+          outcome.refused = oneLine(cause);
           this.stopping = true;
           void this.unmount();
         }

@@ -2,7 +2,7 @@
 // directory is free when the command returns.
 import { setTimeout as sleep } from "node:timers/promises";
 import { nameFromText } from "../base/bytes.js";
-import { Errno, errnoName } from "../base/errno.js";
+import { Errno, errnoName, errnoText } from "../base/errno.js";
 import { MNT_DETACH, UMOUNT_NOFOLLOW, unmountAt } from "../sys/mount.js";
 import { readMounts } from "../sys/mountinfo.js";
 import { MountFailure } from "./options.js";
@@ -35,7 +35,10 @@ export async function unmount(mountpoint: string, options: UnmountOptions): Prom
   const result = unmountAt(Buffer.from(target), UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0));
   if (result === -Errno.EBUSY) throw new MountFailure(`umount: ${target}: target is busy`);
   if (result === -Errno.EPERM) throw new MountFailure(`umount: ${target}: must be who mounted it, or root`);
-  if (result < 0) throw new MountFailure(`umount: ${target}: ${errnoName(-result)}`);
+  // EINVAL: somebody else has just unmounted it. What is left is to wait for its process, as for our own unmount.
+  if (result < 0 && result !== -Errno.EINVAL) {
+    throw new MountFailure(`umount: ${target}: ${errnoText(errnoName(-result))}`);
+  }
   if (!lazy) await waitForEnd(target, owner);
 }
 

@@ -175,7 +175,7 @@ export class Dispatcher {
       try {
         result = this.run(row);
       } catch (cause) {
-        result = -toErrno(cause, (error) => this.log.error("unexpected error", { op: this.opName(), error }));
+        result = -toErrno(cause, (error) => this.tellUnexpected(error));
         if (row[1] === "forget") result = NO_REPLY;
       }
     }
@@ -210,6 +210,14 @@ export class Dispatcher {
     const gives = this.succeeded ? this.table[x.opcode]?.[5] : undefined;
     if (gives === "entry" && x.entry.nodeid !== 0) fs.forget(x.entry.nodeid, 1);
     else if (gives === "listing") x.eachListedNode((nodeid) => fs.forget(nodeid, 1));
+  }
+
+  /** One line; where the error came from only for who looks for it. */
+  private tellUnexpected(error: unknown): void {
+    const { level } = this.log;
+    const reason = error instanceof Error ? error.message : String(error);
+    const detail = level === "debug" || level === "trace" ? { error } : { reason };
+    this.log.error("unexpected error", { op: this.opName(), ...detail });
   }
 
   opName(): string {

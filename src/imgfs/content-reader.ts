@@ -1,6 +1,7 @@
 // Reading file data: a content's records to ranges of blobs, ranges to bytes. Blob 0 is the file itself; the blobs of
 // an index are opened when first needed, or all at once.
 // Invariant: no range is read before it was found inside the raw address space of its blob.
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { type Digest, digestHex, digestOf } from "../base/digest.js";
 import { Errno } from "../base/errno.js";
@@ -83,7 +84,9 @@ export function decodeBlobs(metadata: Metadata): readonly BlobInfo[] {
 
 /** Opens a blob for its data and checks that it is the one an index means. Throws Corrupt or a system error. */
 export function openBlob(info: BlobInfo, directory: string): Blob {
-  const source = fileSource(join(directory, blobFile(info.source)));
+  const path = join(directory, blobFile(info.source));
+  if (!existsSync(path)) throw new Error(`${path}: the blob of layer ${info.source} is missing`);
+  const source = fileSource(path);
   try {
     const header = readHeader(source);
     if (header.rootDigest !== info.rootDigest) {

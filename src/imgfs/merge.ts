@@ -34,12 +34,11 @@ interface Layer {
 }
 
 /**
- * Bytes of the index over layer blobs, bottom first. Throws Corrupt for a damaged layer, LinkError for a hard link
+ * Bytes of the index over layer blobs, bottom first; of none it has an empty root. Throws Corrupt for a damaged layer, LinkError for a hard link
  * into nothing, an Error for what is no layer.
  */
 export function mergeLayers(layers: readonly Image[]): Uint8Array<ArrayBuffer> {
-  if (layers.length === 0 || layers.length > L.MAX_BLOBS)
-    throw new Error(`cannot merge ${layers.length} layers`);
+  if (layers.length > L.MAX_BLOBS) throw new Error(`cannot merge ${layers.length} layers`);
   for (const { kind, metadata } of layers) {
     if (kind !== "layer") throw new Error(`${metadata.file}: not a layer blob`);
   }

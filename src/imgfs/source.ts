@@ -1,5 +1,5 @@
 // Where the bytes of a blob come from: a local file today, a verified cache over ranges of a registry later.
-import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import { Errno } from "../base/errno.js";
 import { pread } from "../sys/files.js";
 
@@ -17,13 +17,19 @@ export interface BlobSource {
   close(): void;
 }
 
-/** A local file, open for reading until closed. Throws Node's system error when it cannot be opened. */
+/** A local file, open for reading until closed. Throws Node's system error when it cannot be opened, an Error when it is no file. */
 export function fileSource(path: string): BlobSource {
-  const fd = openSync(path, "r");
+  // O_NONBLOCK: a FIFO of that name must not hold up whoever opens it.
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  const stat = fstatSync(fd);
+  if (!stat.isFile()) {
+    closeSync(fd);
+    throw new Error(`${path}: not a regular file`);
+  }
   let open = true;
   return {
     name: path,
-    size: fstatSync(fd).size,
+    size: stat.size,
     fd,
     read(offset, address, length) {
       let done = 0;

@@ -1,5 +1,6 @@
 // Source references: `transport:rest`, as skopeo and podman write them. The table of transports is the whole grammar;
 // one that is known but not there yet says so by name.
+import { existsSync } from "node:fs";
 
 /** A source reference taken apart. */
 export interface Reference {
@@ -34,7 +35,7 @@ const known = Object.values(transports)
 
 /**
  * Parses `oci:DIR[:TAG]`, `docker-archive:FILE[:REF]` or `tar:FILE`. The path ends at the first colon, as in
- * containers-transports(5); `tar:` has no selector, so its path may hold colons. Throws an Error that quotes the text.
+ * containers-transports(5), unless a longer one exists; `tar:` has no selector. Throws an Error that quotes the text.
  */
 export function parseReference(text: string): Reference {
   const colon = text.indexOf(":");
@@ -50,12 +51,24 @@ export function parseReference(text: string): Reference {
     throw new Error(`unknown transport ${quote(transport)} in ${quote(text)}: use one of ${known}`);
   }
   const { form, selector } = transports[transport];
-  const end = selector ? rest.indexOf(":") : -1;
+  const end = selector ? selectorStart(rest) : -1;
   const path = end < 0 ? rest : rest.slice(0, end);
   if (path === "") throw new Error(`${quote(text)} names no path: the form is ${form}`);
   if (end >= 0 && end === rest.length - 1)
     throw new Error(`${quote(text)} has an empty tag: the form is ${form}`);
   return { transport, path, selector: end < 0 ? undefined : rest.slice(end + 1), text };
+}
+
+/**
+ * Index of the colon before the selector, or -1. Of several colons the first that ends an existing path counts: folders
+ * may have colons in their names, and so may references (`registry:5000/name:tag`).
+ */
+function selectorStart(rest: string): number {
+  if (existsSync(rest)) return -1;
+  for (let at = rest.indexOf(":"); at >= 0; at = rest.indexOf(":", at + 1)) {
+    if (existsSync(rest.slice(0, at))) return at;
+  }
+  return rest.indexOf(":");
 }
 
 function quote(text: string): string {

@@ -106,6 +106,7 @@ export class Bed {
     await until(() => this.pids.every((pid) => !isRunning(pid)), 3_000).catch(() => {});
     for (const pid of this.pids) if (isRunning(pid)) process.kill(pid, "SIGKILL");
     rmSync(this.folder, { recursive: true, force: true });
+    for (const path of this.paths) rmSync(`${path}.log`, { force: true });
   }
 }
 
