@@ -126,6 +126,21 @@ describe.skipIf(noCommand)(titleOf("imgfs build", noCommand), () => {
     expect(hasFiles(dest)).toBe(false);
   });
 
+  it("of an image without layers makes an empty tree", async () => {
+    const empty = scratch("empty-layout");
+    writeLayout(empty, []);
+    const dest = await build(`oci:${empty}`);
+    expect(await imgfs("check", "--data", dest)).toMatchObject({ code: 0 });
+    expect(await imgfs("ls", dest)).toMatchObject({ code: 0, stdout: "" });
+  });
+
+  it("finds a folder with a colon in its name", async () => {
+    const odd = scratch("a:b");
+    writeLayout(odd, oddLayers());
+    expect(await build(`oci:${odd}`)).toBeTruthy();
+    expect(await build(`oci:${odd}:latest`)).toBeTruthy();
+  });
+
   it("says on one line what is wrong with a source", async () => {
     const notImage = scratch("not-an-image");
     writeFileSync(notImage, "just text\n");
@@ -153,6 +168,18 @@ describe.skipIf(noCommand)(titleOf("the commands that read an image", noCommand)
     expect(long.stdout).toMatch(/^crw-rw-rw- .*1, 3 .* null$/m);
     expect(long.stdout).toMatch(/^lrwxrwxrwx .* rel -> \.\.\/etc\/os-release$/m);
     expect(long.stdout).toMatch(/^-rwsr-xr-x .* suid$/m);
+  });
+
+  it("ls --json describes whatever is there, a line each", async () => {
+    const { code, stdout } = await imgfs("ls", "--json", "-R", image);
+    expect(code).toBe(0);
+    const types = stdout
+      .trim()
+      .split("\n")
+      .map((line) => (JSON.parse(line) as { type: string }).type);
+    expect(new Set(types)).toEqual(
+      new Set(["directory", "file", "symlink", "fifo", "character device", "block device"]),
+    );
   });
 
   it("ls -R lists the whole tree", async () => {
@@ -245,6 +272,28 @@ describe.skipIf(noCommand)(titleOf("errors and exit codes", noCommand), () => {
       expect(outcome.code, args.join(" ")).toBe(2);
       expect(outcome.stderr, args.join(" ")).toMatch(/^imgfs: /);
       expect(outcome.stdout, args.join(" ")).toBe("");
+    }
+  });
+
+  it("an empty path is wrong usage, never the current directory", async () => {
+    const cwd = scratchDirectory("cwd");
+    for (const args of [
+      ["mount", image, ""],
+      ["mount", image, "mnt", "--upper", ""],
+      ["build", `oci:${layout}`, ""],
+      ["umount", ""],
+    ]) {
+      expect(await run(process.execPath, [cli, ...args], { cwd })).toMatchObject({ code: 2 });
+    }
+    expect(readdirSync(cwd)).toEqual([]);
+  });
+
+  it("a FIFO where an image should be does not hold the command up", async () => {
+    const folder = scratchDirectory("fifo");
+    expect((await run("mkfifo", [join(folder, "index.imgfs")])).code).toBe(0);
+    for (const command of ["ls", "inspect"]) {
+      const { code, stderr } = await imgfs(command, folder);
+      expect([code, stderr]).toEqual([1, expect.stringContaining("not a regular file")]);
     }
   });
 

@@ -46,6 +46,14 @@ describe.skipIf(cannotMount)(titleOf("a mount", cannotMount), () => {
     image = await build(`oci:${layout}`);
   });
 
+  it("keeps its pid file when another mount that names the same one is refused", async () => {
+    const { path, pid } = await mount(image);
+    const pidFile = scratch("shared-pid");
+    writeFileSync(pidFile, `${pid}\n`);
+    expect(await imgfs("mount", image, path, "--pid-file", pidFile)).toMatchObject({ code: 32 });
+    expect(readFileSync(pidFile, "utf8")).toBe(`${pid}\n`);
+  });
+
   it("prints its counters to the caller's stderr when that is a file, and never holds a pipe", async () => {
     const log = scratch("stats");
     const target = scratchDirectory("mnt");
