@@ -26,6 +26,7 @@ import {
   unlinkAt,
 } from "../sys/files.js";
 import { check } from "../sys/libc.js";
+import { asOwner } from "../sys/process.js";
 import {
   emptyStat,
   S_IFCHR,
@@ -117,11 +118,11 @@ function makeObject(m: WritableState, q: Request, directory: Node, name: Buffer,
   const mode = part.defaultAcl ? wanted.mode : wanted.mode & ~wanted.umask;
   let result = -Errno.EEXIST;
   if (part.lowerRow < 0 || !m.lower.covers(part.lowerRow, name))
-    result = wanted.make(directoryFd, name, mode);
+    result = makeInPlace(q, directoryFd, name, wanted, mode);
   if (result === -Errno.EEXIST) {
     const free = freeName(m, directory, name);
     if (typeof free === "number") throw new FsError(-free);
-    result = free === "free" ? wanted.make(directoryFd, name, mode) : -Errno.EEXIST;
+    result = free === "free" ? makeInPlace(q, directoryFd, name, wanted, mode) : -Errno.EEXIST;
     if (free === "whiteout") result = makeOverWhiteout(m, q, directory, name, wanted, mode, stat);
     else if (result >= 0) {
       finishInPlace(m, q, directory, name, wanted, mode, result, stat);
@@ -131,6 +132,16 @@ function makeObject(m: WritableState, q: Request, directory: Node, name: Buffer,
   } else if (result >= 0) finishInPlace(m, q, directory, name, wanted, mode, result, stat);
   check(result, "creation in the upper directory");
   return { node: addRecord(m, directory, name, stat), result, stat };
+}
+
+/**
+ * Makes an object where it shows, its owner's from the start: a crash before `finish` leaves nothing of the daemon's.
+ * Where the owner has no right to it here (a right by another of its groups, or by a capability) `finish` sees to it.
+ */
+function makeInPlace(q: Request, directoryFd: number, name: Buffer, wanted: Wanted, mode: number): number {
+  const result = asOwner(q.uid, q.gid, () => wanted.make(directoryFd, name, mode));
+  if (result !== -Errno.EACCES && result !== -Errno.EPERM) return result;
+  return wanted.make(directoryFd, name, mode);
 }
 
 function finishInPlace(

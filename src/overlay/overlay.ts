@@ -5,15 +5,17 @@ import { readFileSync } from "node:fs";
 import type { Logger } from "../base/log.js";
 import type { FileSystem, Open, Request } from "../fuse/operations.js";
 
-import { noName } from "../sys/files.js";
+import { noName, unlinkAt } from "../sys/files.js";
 import { emptyStat, S_IFDIR, statFd } from "../sys/stat.js";
 import { getattr } from "./attributes.js";
 import { BackingFds } from "./backing-fds.js";
 import { create, link, mkdir, mknod, symlink } from "./create.js";
 import { copyFileRange, fallocate, fsync, lseek, open, read, release, syncfs, write } from "./file-io.js";
+import { lowerNamesLeft } from "./hard-links.js";
 import { createDirectoryPart, createNode, InodeTable, type Node } from "./inode-table.js";
 import { lookup } from "./lookup.js";
 import { createLower, type LowerTree } from "./lower.js";
+import { indexName } from "./origin.js";
 import { createReaddir } from "./readdir.js";
 import { readlink } from "./readlink.js";
 import { rmdir, unlink } from "./remove.js";
@@ -127,8 +129,22 @@ function assemble(options: OverlayOptions, upper: Upper | undefined): OverlaySta
     upper,
     indexPlace: upper === undefined ? undefined : placeOf(0, upper.indexFd),
   });
-  if (upper !== undefined) m.inodes.add(placeOf(1, upper.rootFd));
+  if (upper !== undefined) {
+    m.inodes.add(placeOf(1, upper.rootFd));
+    sweepIndex(m, upper);
+  }
   return m;
+}
+
+/** An object whose last name went just before a crash is still held by the index: it goes now. */
+function sweepIndex(m: OverlayState, upper: Upper): void {
+  for (const row of upper.lonely) {
+    if (row < m.lower.tree.inodeCount && lowerNamesLeft(m, row) > 0) continue;
+    unlinkAt(upper.indexFd, indexName(row));
+    upper.indexRows.delete(upper.index.get(row) as number);
+    upper.index.delete(row);
+    m.log.info("left over in the index, removed", { row });
+  }
 }
 
 /** A record for a directory that stays open for the life of the mount: the root, and the index (nodeid 0). */

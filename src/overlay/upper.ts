@@ -59,6 +59,8 @@ export interface Upper {
   /** Image row to backing inode, and back, of what WORK/index holds. */
   readonly index: Map<number, number>;
   readonly indexRows: Map<number, number>;
+  /** Rows whose link in the index is the only one: found through it, or left over from before a crash. */
+  readonly lonely: readonly number[];
   /** tree_root of the image that the objects here come from; undefined until the first copy-up. */
   tree: string | undefined;
   temporaries: number;
@@ -94,7 +96,7 @@ export function openUpper(options: UpperOptions): Upper {
     const temporaryFd = subdirectory(workFd, "tmp", work, opened);
     const indexFd = subdirectory(workFd, "index", work, opened);
     empty(temporaryFd);
-    const { index, indexRows } = readIndex(indexFd);
+    const { index, indexRows, lonely } = readIndex(indexFd);
     return {
       path: options.upper,
       rootFd,
@@ -105,6 +107,7 @@ export function openUpper(options: UpperOptions): Upper {
       ...probe(temporaryFd),
       index,
       indexRows,
+      lonely,
       tree,
       temporaries: 0,
     };
@@ -255,8 +258,9 @@ function subdirectory(workFd: number, name: string, path: string, opened: number
   return fd;
 }
 
-/** What the hard-link index holds. A link that is the last one of its object is a leftover and goes. */
-function readIndex(indexFd: number): Pick<Upper, "index" | "indexRows"> {
+/** What the hard-link index holds. */
+function readIndex(indexFd: number): Pick<Upper, "index" | "indexRows" | "lonely"> {
+  const lonely: number[] = [];
   const index = new Map<number, number>();
   const indexRows = new Map<number, number>();
   const names: Buffer[] = [];
@@ -267,8 +271,9 @@ function readIndex(indexFd: number): Pick<Upper, "index" | "indexRows"> {
     if (!Number.isSafeInteger(row) || row < 0 || statAt(indexFd, name, stat) < 0) continue;
     index.set(row, stat.ino);
     indexRows.set(stat.ino, row);
+    if (stat.nlink === 1) lonely.push(row);
   }
-  return { index, indexRows };
+  return { index, indexRows, lonely };
 }
 
 function probe(temporaryFd: number): Pick<Upper, "deviceWhiteouts" | "renameWhiteouts" | "trustedXattrs"> {

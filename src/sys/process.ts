@@ -1,4 +1,4 @@
-// Process-wide settings that Node has no call for.
+// Settings of a process and of a thread that Node has no call for.
 import { bindPlain } from "./libc.js";
 
 const exitCall = bindPlain<[number]>("_exit", "void", ["int"]);
@@ -9,4 +9,24 @@ const exitCall = bindPlain<[number]>("_exit", "void", ["int"]);
  */
 export function exitNow(code: number): void {
   exitCall(code);
+}
+
+const setfsuid = bindPlain<[number]>("setfsuid", "int", ["uint32_t"]);
+const setfsgid = bindPlain<[number]>("setfsgid", "int", ["uint32_t"]);
+const own = { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 };
+
+/**
+ * Runs `call` with the rights of another user on files, in this thread alone: what it makes is that user's from its
+ * first moment. Where the process may not become that user, or has no such id, nothing changes.
+ */
+export function asOwner(uid: number, gid: number, call: () => number): number {
+  if (uid === own.uid && gid === own.gid) return call();
+  setfsgid(gid);
+  setfsuid(uid);
+  try {
+    return call();
+  } finally {
+    setfsuid(own.uid);
+    setfsgid(own.gid);
+  }
 }

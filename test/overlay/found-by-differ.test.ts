@@ -114,3 +114,18 @@ describe("found by the differential runs", () => {
     fs.releaseId(nodeid, fh);
   });
 });
+
+it("makes what a user makes that user's from its first moment, and in a directory of others all the same", () => {
+  // Made as root and given away after, so that a crash between left a file of root's.
+  const fs = mount(image, fresh());
+  fs.setattr("", { valid: FATTR_MODE, mode: 0o777 });
+  fs.uid = 1000;
+  fs.gid = 1001;
+  expect(fs.create("mine", 0o6755).attr).toMatchObject({ uid: 1000, gid: 1001, mode: 0o106755 });
+  expect(fs.mkdir("folder").attr).toMatchObject({ uid: 1000, gid: 1001 });
+  // The kernel has allowed it, by a group this thread knows nothing of.
+  expect(fs.create("etc/by-group", 0o644).attr).toMatchObject({ uid: 1000, gid: 1001 });
+  fs.uid = 0;
+  fs.gid = 0;
+  expect(fs.create("roots").attr).toMatchObject({ uid: 0, gid: 0 });
+});
