@@ -326,3 +326,21 @@ export function emptyAttr(): Attr {
 export function emptyEntry(): Entry {
   return { nodeid: 0, generation: 0, entryTimeout: Infinity, attrTimeout: Infinity, attr: emptyAttr() };
 }
+
+/** A SetAttr that changes nothing. */
+export function emptySetAttr(): SetAttr {
+  return {
+    valid: 0,
+    fh: 0,
+    size: 0,
+    atimeSec: 0,
+    atimeNsec: 0,
+    mtimeSec: 0,
+    mtimeNsec: 0,
+    ctimeSec: 0,
+    ctimeNsec: 0,
+    mode: 0,
+    uid: 0,
+    gid: 0,
+  };
+}

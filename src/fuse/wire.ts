@@ -15,6 +15,7 @@ import {
   type Entry,
   emptyAttr,
   emptyEntry,
+  emptySetAttr,
   type NameView,
   type Open,
   type Request,
@@ -122,20 +123,7 @@ export class Exchange {
   readonly request: Request = { unique: 0, nodeid: 0, uid: 0, gid: 0, pid: 0 };
   readonly name: NameView;
   readonly name2: NameView;
-  readonly set: SetAttr = {
-    valid: 0,
-    fh: 0,
-    size: 0,
-    atimeSec: 0,
-    atimeNsec: 0,
-    mtimeSec: 0,
-    mtimeNsec: 0,
-    ctimeSec: 0,
-    ctimeNsec: 0,
-    mode: 0,
-    uid: 0,
-    gid: 0,
-  };
+  readonly set: SetAttr = emptySetAttr();
   readonly entry: Entry = emptyEntry();
   readonly attr: AttrReply = { attrTimeout: Infinity, attr: emptyAttr() };
   readonly open: Open = { fh: 0, openFlags: 0 };

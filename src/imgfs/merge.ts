@@ -16,7 +16,7 @@ import { corruptEntry, entryPath, LinkResolver } from "./links.js";
 import { type Cursor, popHeap, pushHeap, sameName } from "./merge-heap.js";
 import { compareBytes, nameHash } from "./names.js";
 import { sealMetadata } from "./seal.js";
-import { type InodeFields, TreeTables } from "./tables.js";
+import { emptyFields, TreeTables } from "./tables.js";
 import type { DirectoryEntry } from "./tree-reader.js";
 import { implied } from "./walk.js";
 
@@ -62,16 +62,7 @@ class Merger {
   private readonly group: Cursor[] = [];
   private logicalBytes = 0;
   private uniqueBytes = 0;
-  private readonly fields: InodeFields = {
-    mode: 0,
-    owner: 0,
-    xattrs: 0,
-    size: 0,
-    mtimeSec: 0,
-    mtimeNsec: 0,
-    data: 0,
-    aux: 0,
-  };
+  private readonly fields = emptyFields();
   private readonly name: DirectoryEntry = { row: 0, type: 0, bytes: new Uint8Array(0), start: 0, end: 0 };
   private readonly range: ContentRange = { blob: 0, rawOffset: undefined, fileOffset: 0, length: 0 };
 

@@ -20,6 +20,11 @@ export interface InodeFields {
   aux: number;
 }
 
+/** Fields of zeros, to be filled anew for each inode. */
+export function emptyFields(): InodeFields {
+  return { mode: 0, owner: 0, xattrs: 0, size: 0, mtimeSec: 0, mtimeNsec: 0, data: 0, aux: 0 };
+}
+
 interface Wide {
   readonly owner: number;
   readonly xattrs: number;

@@ -4,7 +4,7 @@ import { bytesOf, displayName } from "../base/bytes.js";
 import type { StoredContent } from "./contents.js";
 import * as L from "./layout.js";
 import { isPath, nameHash, nameProblem } from "./names.js";
-import { type InodeFields, TreeTables } from "./tables.js";
+import { emptyFields, type InodeFields, TreeTables } from "./tables.js";
 import { type DirectoryInode, InodeType, type LayerEntry, type LayerInode, type Xattr } from "./tree.js";
 import { encodeXattrs } from "./xattrs.js";
 
@@ -41,16 +41,7 @@ export function tablesOfTree(root: DirectoryInode, stored: readonly StoredConten
   const rows = new Map<LayerInode, number>();
   const xattrSets = new Map<readonly Xattr[], number>();
   let logicalBytes = 0;
-  const fields: InodeFields = {
-    mode: 0,
-    owner: 0,
-    xattrs: 0,
-    size: 0,
-    mtimeSec: 0,
-    mtimeNsec: 0,
-    data: 0,
-    aux: 0,
-  };
+  const fields = emptyFields();
 
   const common = (given: LayerInode): InodeFields => {
     checkInode(given);

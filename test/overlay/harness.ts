@@ -15,6 +15,7 @@ import {
   type Entry,
   emptyAttr,
   emptyEntry,
+  emptySetAttr,
   type FileSystem,
   type NameView,
   type Request,
@@ -288,22 +289,8 @@ export class Mounted {
 
   setattr(path: Path | number, change: Partial<SetAttr>): Attr {
     const nodeid = this.idOf(path);
-    const zero: SetAttr = {
-      valid: 0,
-      fh: 0,
-      size: 0,
-      atimeSec: 0,
-      atimeNsec: 0,
-      mtimeSec: 0,
-      mtimeNsec: 0,
-      ctimeSec: 0,
-      ctimeNsec: 0,
-      mode: 0,
-      uid: 0,
-      gid: 0,
-    };
     const reply = { attrTimeout: 0, attr: emptyAttr() };
-    check(this.fs.setattr!(this.q(nodeid), { ...zero, ...change }, reply));
+    check(this.fs.setattr!(this.q(nodeid), { ...emptySetAttr(), ...change }, reply));
     return reply.attr;
   }
 
