@@ -46,16 +46,16 @@ describe.skipIf(reason)(titleOf("programs of this machine, inside a mount", reas
     const mounted = await mount(image, "--upper", upper, "--devices");
     await inside(
       mounted,
-      `mkdir -p /work/deep; echo one > /work/deep/file; ln /work/deep/file /work/link
-       cp /bin/cat /work/cat; /work/cat /work/link > /dev/null; mv /work/deep /work/moved
+      `mkdir -p /task/deep; echo one > /task/deep/file; ln /task/deep/file /task/link
+       cp /bin/cat /task/cat; /task/cat /task/link > /dev/null; mv /task/deep /task/moved
        echo more >> /stack/top; rm /stack/layer-1; rm -r /stack/shared; mv /stack/layer-2 /stack/two`,
     );
     await mounted.unmount();
     const again = await mount(image, "--upper", upper, "--devices");
-    expect(await inside(again, "/work/cat /work/moved/file /stack/top /stack/two; ls /stack /work")).toBe(
+    expect(await inside(again, "/task/cat /task/moved/file /stack/top /stack/two; ls /stack /task")).toBe(
       [
         "one\nlast written by layer 3\nmore\nmade by layer 2\n/stack:\n",
-        "layer-3\nlink-1\ntop\ntwo\n\n/work:\ncat\nlink\nmoved\n",
+        "layer-3\nlink-1\ntop\ntwo\n\n/task:\ncat\nlink\nmoved\n",
       ].join(""),
     );
   });
