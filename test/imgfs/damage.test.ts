@@ -297,6 +297,22 @@ describe("an index and its blobs", () => {
     image.close();
   });
 
+  it("refuses every flipped byte of its list of blobs, and the checker finds it", () => {
+    const original = readFileSync(index);
+    const { offset, length } = sectionOf(original, "blobs");
+    expect(length).toBeGreaterThan(64);
+    for (let at = offset; at < offset + length; at++) {
+      const bytes = Buffer.from(original);
+      bytes[at] = (bytes[at] as number) ^ 1;
+      const path = join(scratch, "blobs-damaged");
+      writeFileSync(path, bytes);
+      expect(() => Image.open(path)).toThrow(/BLOBS/);
+      expect(
+        checkImage(path, { data: false }).findings.some(({ section }) => section.includes("BLOBS")),
+      ).toBe(true);
+    }
+  });
+
   it("names the blob that is damaged, missing or another", () => {
     const original = readFileSync(layer.path);
     const bytes = Buffer.from(original);
