@@ -2,10 +2,11 @@
 // a file. Damage of an index is looked for in its blobs, too.
 import { createHash } from "node:crypto";
 import { dirname, join } from "node:path";
-import { digestBytes, digestHex } from "../base/digest.js";
+import { digestBytes } from "../base/digest.js";
 import { checkContents, forEachRange } from "./check-data.js";
 import { checkTree } from "./check-tree.js";
 import { type Finding, Findings } from "./findings.js";
+import { blobFile } from "./folder.js";
 import { Image } from "./image.js";
 import * as L from "./layout.js";
 import { type BlobSource, fileSource } from "./source.js";
@@ -109,7 +110,7 @@ function checkBlobs(
   }
   const directory = options.blobDirectory ?? dirname(path);
   image.blobs.forEach((info, i) => {
-    const file = join(directory, `${digestHex(info.source)}.imgfs`);
+    const file = join(directory, blobFile(info.source));
     if (!report.files.includes(file)) {
       const inner = checkImage(file, options);
       report.files.push(file);

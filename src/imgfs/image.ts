@@ -5,6 +5,7 @@ import { dirname } from "node:path";
 import { type Digest, digestOf } from "../base/digest.js";
 import { Errno, fsError } from "../base/errno.js";
 import { SEEK_DATA, SEEK_HOLE } from "../sys/files.js";
+import { S_IFMT, S_IFREG } from "../sys/stat.js";
 import {
   type Blob,
   type BlobInfo,
@@ -34,9 +35,6 @@ export interface ReadTarget {
   bytes: Uint8Array;
   start: number;
 }
-
-const S_IFMT = 0o170000;
-const S_IFREG = 0o100000;
 
 export class Image extends TreeReader {
   readonly kind: "layer" | "index";

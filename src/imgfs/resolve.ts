@@ -1,10 +1,8 @@
 // Paths inside an image, as a process whose root is the image would resolve them.
 import { fsError } from "../base/errno.js";
+import { S_IFDIR, S_IFLNK, S_IFMT } from "../sys/stat.js";
 import type { Image } from "./image.js";
 
-const S_IFMT = 0o170000;
-const S_IFDIR = 0o040000;
-const S_IFLNK = 0o120000;
 /** As many links as the kernel follows (include/linux/namei.h, MAXSYMLINKS). */
 const MAX_LINKS = 40;
 const slash = 0x2f;

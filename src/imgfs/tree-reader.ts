@@ -4,6 +4,7 @@
 // end: a directory's row is above its parent's, and a directory is named by the one entry its record points back to.
 import { LRUCache } from "lru-cache";
 import { fsError } from "../base/errno.js";
+import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT } from "../sys/stat.js";
 import { Corrupt } from "./errors.js";
 import * as L from "./layout.js";
 import type { Metadata, Table } from "./metadata.js";
@@ -23,11 +24,6 @@ export interface DirectoryEntry {
 }
 
 const XATTR_CACHE_BYTES = 1 << 20;
-const S_IFMT = 0o170000;
-const S_IFDIR = 0o040000;
-const S_IFLNK = 0o120000;
-const S_IFCHR = 0o020000;
-const S_IFBLK = 0o060000;
 const TWO_32 = 0x1_0000_0000;
 /** A bit for each type there may be, by its number in st_mode. */
 const INODE_TYPES = (1 << 1) | (1 << 2) | (1 << 4) | (1 << 6) | (1 << 8) | (1 << 10);

@@ -122,15 +122,16 @@ function makeObject(m: WritableState, q: Request, directory: Node, name: Buffer,
   if (result === -Errno.EEXIST) {
     const free = freeName(m, directory, name);
     if (typeof free === "number") throw new FsError(-free);
-    result = free === "free" ? makeInPlace(q, directoryFd, name, wanted, mode) : -Errno.EEXIST;
-    if (free === "whiteout") result = makeOverWhiteout(m, q, directory, name, wanted, mode, stat);
-    else if (result >= 0) {
-      finishInPlace(m, q, directory, name, wanted, mode, result, stat);
-      // The image may have the name all the same: a device that is not shown.
-      coverName(m, directory, name);
+    if (free === "whiteout") {
+      const made = makeOverWhiteout(m, q, directory, name, wanted, mode, stat);
+      return { node: addRecord(m, directory, name, stat), result: made, stat };
     }
-  } else if (result >= 0) finishInPlace(m, q, directory, name, wanted, mode, result, stat);
+    result = makeInPlace(q, directoryFd, name, wanted, mode);
+  }
   check(result, "creation in the upper directory");
+  finishInPlace(m, q, directory, name, wanted, mode, result, stat);
+  // Also where the name was free the image may have it: a device that is not shown.
+  coverName(m, directory, name);
   return { node: addRecord(m, directory, name, stat), result, stat };
 }
 
@@ -300,6 +301,14 @@ function answer(m: OverlayState, { node, stat }: Pick<Made, "node" | "stat">, ou
   return 0;
 }
 
+/** Makes an object and answers with its entry. */
+function makeEntry(m: OverlayState, q: Request, name: NameView, wanted: Wanted, out: Entry): Status {
+  const state = writable(m);
+  const directory = directoryFor(state, q, q.nodeid, name);
+  if (typeof directory === "number") return directory;
+  return answer(m, makeObject(state, q, directory, copyName(name), wanted), out);
+}
+
 /** FUSE CREATE. */
 export function create(
   m: OverlayState,
@@ -360,19 +369,12 @@ export function mknod(
   umask: number,
   out: Entry,
 ): Status {
-  const state = writable(m);
+  writable(m);
   const type = mode & S_IFMT;
   // Device 0:0 is what a whiteout is made of: overlayfs refuses it in the same way.
   if (type === S_IFCHR && rdev === 0) return -Errno.EPERM;
-  const directory = directoryFor(state, q, q.nodeid, name);
-  if (typeof directory === "number") return directory;
-  const made = makeObject(state, q, directory, copyName(name), {
-    type,
-    mode: mode & 0o7777,
-    umask,
-    make: (fd, at, bits) => mknodAt(fd, at, type | bits, rdev),
-  });
-  return answer(m, made, out);
+  const make: Wanted["make"] = (fd, at, bits) => mknodAt(fd, at, type | bits, rdev);
+  return makeEntry(m, q, name, { type, mode: mode & 0o7777, umask, make }, out);
 }
 
 /** FUSE MKDIR. */
@@ -384,31 +386,14 @@ export function mkdir(
   umask: number,
   out: Entry,
 ): Status {
-  const state = writable(m);
-  const directory = directoryFor(state, q, q.nodeid, name);
-  if (typeof directory === "number") return directory;
-  const made = makeObject(state, q, directory, copyName(name), {
-    type: S_IFDIR,
-    mode: mode & 0o7777,
-    umask,
-    make: (fd, at, bits) => mkdirAt(fd, at, bits),
-  });
-  return answer(m, made, out);
+  return makeEntry(m, q, name, { type: S_IFDIR, mode: mode & 0o7777, umask, make: mkdirAt }, out);
 }
 
 /** FUSE SYMLINK. */
 export function symlink(m: OverlayState, q: Request, name: NameView, target: NameView, out: Entry): Status {
-  const state = writable(m);
-  const directory = directoryFor(state, q, q.nodeid, name);
-  if (typeof directory === "number") return directory;
   const text = copyName(target);
-  const made = makeObject(state, q, directory, copyName(name), {
-    type: S_IFLNK,
-    mode: 0o777,
-    umask: 0,
-    make: (fd, at) => symlinkAt(text, fd, at),
-  });
-  return answer(m, made, out);
+  const make: Wanted["make"] = (fd, at) => symlinkAt(text, fd, at);
+  return makeEntry(m, q, name, { type: S_IFLNK, mode: 0o777, umask: 0, make }, out);
 }
 
 /** FUSE LINK: one more name for `nodeid`, which is copied up first. */
