@@ -18,6 +18,10 @@ const packages = [
   { name: "mount", commands: ["mount", "umount"], for: "every test with a mount", demo: true },
   { name: "util-linux", commands: ["unshare"], for: "mounts in a user namespace" },
   { name: "tar", commands: ["tar"], for: "layers made by GNU tar", demo: true },
+  { name: "runc", commands: ["runc"], for: "the tests of container runtimes" },
+  { name: "crun", commands: ["crun"], for: "the tests of container runtimes" },
+  { name: "runsc", commands: ["runsc"], for: "the tests of container runtimes" },
+  { name: "bubblewrap", commands: ["bwrap"], for: "the tests of container runtimes" },
   { name: "libc-bin", commands: ["ldd"], for: "programs copied into test images", demo: true },
 ];
 
