@@ -22,6 +22,7 @@ const packages = [
   { name: "crun", commands: ["crun"], for: "the tests of container runtimes" },
   { name: "runsc", commands: ["runsc"], for: "the tests of container runtimes" },
   { name: "bubblewrap", commands: ["bwrap"], for: "the tests of container runtimes" },
+  { name: "zstd", commands: ["zstd"], for: "layers and frames made by the zstd tool" },
   { name: "libc-bin", commands: ["ldd"], for: "programs copied into test images", demo: true },
 ];
 

@@ -10,18 +10,21 @@ const may: Readonly<Record<string, readonly string[]>> = {
   base: [],
   sys: ["base"],
   fuse: ["base", "sys"],
-  imgfs: ["base", "sys"],
+  zstd: ["base", "sys"],
+  imgfs: ["base", "sys", "zstd"],
   overlay: ["base", "sys", "imgfs", "fuse"],
   oci: ["base"],
-  builder: ["base", "imgfs", "oci"],
-  daemon: ["base", "sys", "imgfs", "fuse", "overlay"],
-  cli: ["base", "sys", "imgfs", "fuse", "overlay", "oci", "builder", "daemon"],
+  builder: ["base", "zstd", "imgfs", "oci"],
+  daemon: ["base", "sys", "zstd", "imgfs", "fuse", "overlay"],
+  cli: ["base", "sys", "zstd", "imgfs", "fuse", "overlay", "oci", "builder", "daemon"],
 };
 
 /** External packages and the rooms that may import them; one that is not listed may be used anywhere. */
 const packages: Readonly<Record<string, readonly string[]>> = {
   koffi: ["sys"],
   commander: ["cli"],
+  fzstd: ["zstd"],
+  "zstd-napi/binding": ["zstd"],
   pino: ["base"],
 };
 
