@@ -1,12 +1,77 @@
-// Compiles src/ to dist/ and makes the command executable. Run by `npm run build`.
+// Compiles src/ to dist/: every module on its own, for those who import them, and the programs that must start fast as
+// one file each in dist/bin/, where Node reads one file in place of a hundred. Run by `npm run build`.
 import { execFileSync } from "node:child_process";
-import { chmodSync, rmSync } from "node:fs";
+import { readFileSync, rmSync } from "node:fs";
+import { dirname, posix, relative } from "node:path";
 import { fileURLToPath } from "node:url";
+import { build } from "esbuild";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
+
+/** Program in dist/bin/ to the module it starts with. */
+const programs = {
+  imgfs: "cli/main.ts",
+  daemon: "daemon/main.ts",
+  mount: "cli/mount-main.ts",
+  "mount-worker": "daemon/worker.ts",
+};
+const programOf = new Map(Object.entries(programs).map(([name, module]) => [module, `${name}.cjs`]));
+
+/**
+ * A module inside a bundle sees its own place in dist/ as import.meta.url, so that threads and files it names are found;
+ * where what it names is a program, the bundle of that is named.
+ */
+const ownPlace = {
+  name: "own-place",
+  setup({ onLoad }) {
+    onLoad({ filter: /\/src\/.*\.ts$/ }, ({ path }) => {
+      const module = relative(`${root}/src`, path);
+      const place = (target) =>
+        `new URL(${JSON.stringify(programOf.get(target) ?? posix.join("..", target.replace(/\.ts$/, ".js")))}, bundleUrl)`;
+      const contents = readFileSync(path, "utf8")
+        .replace(/new URL\("(\.[^"]+\.js)", import\.meta\.url\)/g, (_, target) =>
+          place(posix.join(dirname(module), target.replace(/\.js$/, ".ts"))),
+        )
+        .replaceAll("import.meta.url", `${place(module)}.href`);
+      return { contents, loader: "ts" };
+    });
+  },
+};
+
 rmSync(`${root}/dist`, { recursive: true, force: true });
 execFileSync(process.execPath, [`${root}/node_modules/typescript/bin/tsc`, "-p", "tsconfig.build.json"], {
   cwd: root,
   stdio: "inherit",
 });
-chmodSync(`${root}/dist/cli/main.js`, 0o755);
+/** A mount reads the whole command line but runs one command: the others stay out of its program. */
+const onlyMount = {
+  name: "only-mount",
+  setup({ onResolve }) {
+    onResolve({ filter: /^\.\/[a-z]+\.js$/ }, ({ kind, path, importer }) =>
+      kind === "dynamic-import" && importer.endsWith("/cli/program.ts") && path !== "./mount.js"
+        ? { path: `../cli${path.slice(1)}`, external: true }
+        : undefined,
+    );
+  },
+};
+
+function bundle(names, plugins) {
+  return build({
+    absWorkingDir: root,
+    entryPoints: names.map((out) => ({ in: `src/${programs[out]}`, out })),
+    outdir: "dist/bin",
+    outExtension: { ".js": ".cjs" },
+    bundle: true,
+    platform: "node",
+    format: "cjs",
+    target: "node20.19",
+    // Native, or not needed by a mount that has nothing to say.
+    external: ["koffi", "pino", "tar-stream", "valibot"],
+    plugins,
+    banner: { js: 'const bundleUrl=require("node:url").pathToFileURL(__filename).href;' },
+    logLevel: "warning",
+  });
+}
+
+await bundle(["imgfs", "daemon", "mount-worker"], [ownPlace]);
+await bundle(["mount"], [onlyMount, ownPlace]);

@@ -11,7 +11,7 @@ import { fileURLToPath } from "node:url";
 import { copyPrograms, packLayer, writeLayout } from "./demo-image.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
-const cli = join(root, "dist/cli/main.js");
+const command = join(root, "bin/imgfs");
 
 // ---------------------------------------------------------------- output
 
@@ -65,7 +65,7 @@ function run(command, ...args) {
   });
 }
 
-const imgfs = (...args) => run(process.execPath, cli, ...args);
+const imgfs = (...args) => run(command, ...args);
 const inside = (script) => run("chroot", at.rootfs, "/bin/sh", "-euc", script);
 
 // ---------------------------------------------------------------- the demo
@@ -196,7 +196,7 @@ const isMounted = () => readFileSync("/proc/self/mountinfo", "utf8").includes(` 
 
 function cleanUp() {
   for (const child of children) child.kill("SIGTERM");
-  if (isMounted()) spawnSync(process.execPath, [cli, "umount", "-z", at.rootfs], { timeout: 10_000 });
+  if (isMounted()) spawnSync(command, ["umount", "-z", at.rootfs], { timeout: 10_000 });
   if (isMounted()) spawnSync("umount", ["-l", at.rootfs]);
   if (!isMounted()) rmSync(folder, { recursive: true, force: true });
 }

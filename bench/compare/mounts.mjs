@@ -12,7 +12,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
-const cli = fileURLToPath(new URL("../../dist/cli/main.js", import.meta.url));
+const cli = fileURLToPath(new URL("../../bin/imgfs", import.meta.url));
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: { rounds: { type: "string", default: "5" }, only: { type: "string" } },
@@ -35,7 +35,7 @@ mkdirSync(mnt);
 const run = (command, ...args) =>
   execFileSync(command, args, { stdio: ["ignore", "pipe", "inherit"] }).toString();
 const has = (command) => spawnSync("sh", ["-c", `command -v ${command}`]).status === 0;
-const imgfs = (...args) => run(process.execPath, cli, ...args);
+const imgfs = (...args) => run(cli, ...args);
 const overlayOptions = `lowerdir=${lower},upperdir=${upper},workdir=${scratch}`;
 
 const peers = {

@@ -1,8 +1,8 @@
 // The `mount` command.
-import { MountFailure, type MountOptions, mountDetached, mountForeground } from "../daemon/mount.js";
+import { MountFailure, type MountOptions, mountForeground } from "../daemon/mount.js";
 import { ExitCode, Failure } from "./failure.js";
-import type { GlobalOptions } from "./main.js";
 import { findImage } from "./open.js";
+import type { GlobalOptions, StartMount } from "./program.js";
 
 interface MountCommandOptions extends GlobalOptions {
   readonly upper?: string;
@@ -13,7 +13,11 @@ interface MountCommandOptions extends GlobalOptions {
   readonly statsOnExit?: boolean;
 }
 
-export async function mount(paths: readonly string[], options: MountCommandOptions): Promise<void> {
+export async function mount(
+  paths: readonly string[],
+  options: MountCommandOptions,
+  startMount: StartMount,
+): Promise<void> {
   const sources = paths.slice(0, -1);
   const mountpoint = paths.at(-1);
   if (mountpoint === undefined || sources.length === 0) {
@@ -25,11 +29,12 @@ export async function mount(paths: readonly string[], options: MountCommandOptio
   for (const source of sources) findImage(source);
   const request = mountOptions(sources, mountpoint, options);
   try {
-    if (options.foreground !== true) await mountDetached(request);
-    else process.exitCode = await mountForeground(request);
+    process.exitCode = await (options.foreground === true ? mountForeground : startMount)(request);
   } catch (cause) {
     if (!(cause instanceof MountFailure)) throw cause;
     throw new Failure(cause.exitCode, cause.message);
+  } finally {
+    if (options.foreground === true) (await import("./leave.js")).leaveSoon();
   }
 }
 

@@ -3,6 +3,7 @@
 import { closeSync, readFileSync, writeSync } from "node:fs";
 import { MountFailure, type MountOptions, oneLine } from "./options.js";
 import { runMount } from "./process.js";
+import { ServingThread } from "./thread.js";
 
 const REPORT_FD = 3;
 
@@ -18,12 +19,17 @@ async function endNow(exitCode: number): Promise<void> {
 }
 
 async function main(): Promise<number> {
+  const thread = new ServingThread();
   try {
     const options = JSON.parse(readFileSync(0, "utf8")) as MountOptions;
-    return await runMount(options, {
-      onReady: () => report("ready"),
-      onAbandon: (exitCode) => void endNow(exitCode),
-    });
+    return await runMount(
+      options,
+      {
+        onReady: () => report("ready"),
+        onAbandon: (exitCode) => void endNow(exitCode),
+      },
+      thread,
+    );
   } catch (cause) {
     try {
       report(`error ${cause instanceof MountFailure ? cause.exitCode : 1} ${oneLine(cause)}`);
@@ -35,4 +41,4 @@ async function main(): Promise<number> {
 }
 
 // A helper thread that still waits for a disk must not keep the process.
-await endNow(await main());
+void main().then(endNow);

@@ -1,15 +1,15 @@
 // Mounting for the command line: in a process of its own, or in this one. Loads nothing but what the call at hand needs:
 // the command that starts a detached mount never loads the C library.
 import { spawn } from "node:child_process";
-import { fstatSync } from "node:fs";
 import { fileURLToPath } from "node:url";
+import { keepsLog } from "./log-place.js";
 import { MountFailure, type MountOptions, resolveOptions } from "./options.js";
 import type { UnmountOptions } from "./unmount.js";
 
 export { MountFailure, type MountOptions } from "./options.js";
 
 /**
- * Starts a process that mounts and serves, and resolves when the mount is live. The process has its own session, no
+ * Starts a process that mounts and serves,, and resolves when the mount is live. The process has its own session, no
  * terminal and the working directory `/`. Rejects with MountFailure, whose message is the process's own line.
  */
 export function mountDetached(options: MountOptions): Promise<{ pid: number }> {
@@ -21,7 +21,7 @@ export function mountDetached(options: MountOptions): Promise<{ pid: number }> {
     const child = spawn(process.execPath, [entry, ...shown], {
       cwd: "/",
       detached: true,
-      stdio: ["pipe", "ignore", logPlace(), "pipe"],
+      stdio: ["pipe", "ignore", keepsLog(2) ? "inherit" : "ignore", "pipe"],
     });
     const { pid } = child;
     const [input, , , output] = child.stdio;
@@ -61,19 +61,6 @@ export function mountDetached(options: MountOptions): Promise<{ pid: number }> {
 }
 
 /**
- * What the process gets as stderr, where its log and the request counters go: ours, when that is a file or a terminal.
- * A pipe is not handed on: whoever reads it would wait for its end as long as the mount lives.
- */
-function logPlace(): "inherit" | "ignore" {
-  try {
-    const stat = fstatSync(2);
-    return stat.isFile() || stat.isCharacterDevice() ? "inherit" : "ignore";
-  } catch {
-    return "ignore";
-  }
-}
-
-/**
  * Mounts and serves in this process until the mount is gone; the exit code. Takes over SIGINT, SIGTERM, SIGHUP and
  * SIGUSR1 and leaves the current directory. Rejects with MountFailure when the mount never served.
  */
@@ -82,10 +69,7 @@ export async function mountForeground(options: MountOptions): Promise<number> {
   const { runMount } = await import("./process.js");
   const { exitNow } = await import("../sys/process.js");
   process.chdir("/");
-  return runMount(resolved, {
-    onReady: () => {},
-    onAbandon: exitNow,
-  });
+  return runMount(resolved, { onReady: () => {}, onAbandon: exitNow });
 }
 
 /**

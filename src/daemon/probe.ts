@@ -1,11 +1,13 @@
 // Asks a mount which process serves it. The question can hang as long as that process does, and the thread that asks
 // cannot be interrupted then, so a child process asks and is left behind when it does not come back.
 // The child is ask.ts.
-import { spawn } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
-import { fileURLToPath } from "node:url";
+import { Errno, errnoName } from "../base/errno.js";
+import { askXattrPath } from "../sys/xattr.js";
 
-const program = fileURLToPath(new URL("./ask.js", import.meta.url));
+/** The root's attribute that holds `PID STARTTIME` of its process. */
+const DAEMON_XATTR = Buffer.from("user.imgfs.daemon");
+/** Milliseconds. */
 const PATIENCE = 5_000;
 
 export type ProbeAnswer =
@@ -18,37 +20,31 @@ export type ProbeAnswer =
   /** Alive, but says nothing of its process. */
   | { readonly kind: "unknown"; readonly reason: string };
 
-/** Asks the mount at `path`; answers within {@link PATIENCE} milliseconds. */
-export function probeMount(path: string): Promise<ProbeAnswer> {
-  return new Promise((done) => {
-    const child = spawn(process.execPath, [program, path], {
-      cwd: "/",
-      stdio: ["ignore", "pipe", "ignore"],
-    });
-    let text = "";
-    const finish = (answer: ProbeAnswer): void => {
-      clearTimeout(timer);
-      child.stdout.destroy();
-      child.unref();
-      done(answer);
-    };
-    const timer = setTimeout(() => {
-      child.kill("SIGKILL");
-      finish({ kind: "hung" });
-    }, PATIENCE);
-    child.stdout.setEncoding("latin1").on("data", (chunk: string) => {
-      text += chunk;
-    });
-    child.on("error", (error) => finish({ kind: "unknown", reason: error.message }));
-    child.on("close", () => finish(readAnswer(text)));
+/**
+ * Asks the mount at `path`; answers within {@link PATIENCE}. After "hung" a thread still waits, and the process must be
+ * ended by exitNow.
+ */
+export async function probeMount(path: string): Promise<ProbeAnswer> {
+  let timer: NodeJS.Timeout | undefined;
+  const patience = new Promise<ProbeAnswer>((done) => {
+    timer = setTimeout(() => done({ kind: "hung" }), PATIENCE);
   });
+  try {
+    return await Promise.race([ask(path), patience]);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
-function readAnswer(text: string): ProbeAnswer {
-  const daemon = /^ok (\d+) (\d+)\n$/.exec(text);
-  if (daemon) return { kind: "daemon", pid: Number(daemon[1]), startTime: daemon[2] as string };
-  if (/^error (ENOTCONN|ECONNABORTED)\n$/.test(text)) return { kind: "dead" };
-  return { kind: "unknown", reason: text.trim() };
+async function ask(path: string): Promise<ProbeAnswer> {
+  const value = await askXattrPath(Buffer.from(path), DAEMON_XATTR);
+  if (typeof value === "number") {
+    const dead = value === -Errno.ENOTCONN || value === -Errno.ECONNABORTED;
+    return dead ? { kind: "dead" } : { kind: "unknown", reason: errnoName(-value) };
+  }
+  const daemon = /^(\d+) (\d+)$/.exec(Buffer.from(value).toString("latin1"));
+  if (!daemon) return { kind: "unknown", reason: "says nothing of its process" };
+  return { kind: "daemon", pid: Number(daemon[1]), startTime: daemon[2] as string };
 }
 
 /**

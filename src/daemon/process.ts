@@ -3,13 +3,13 @@
 // Never: touching the own mount by path (a thread that waits for the worker could never stop it), ending while the
 // mount is there. The worker's thread blocks in read(2); what reaches it from here is umount2(2) alone.
 import { closeSync, openSync, readFileSync, renameSync, rmSync, writeFileSync, writeSync } from "node:fs";
-import { Worker } from "node:worker_threads";
 import { nameFromText } from "../base/bytes.js";
 import { createLogger, type Logger } from "../base/log.js";
 import { Counters, createCounterMemory, formatCounters } from "../fuse/counters.js";
 import type { SessionEnd } from "../fuse/session.js";
 import { MountFailure, type MountOptions, oneLine } from "./options.js";
-import type { WorkerData, WorkerMessage } from "./protocol.js";
+import type { WorkerMessage } from "./protocol.js";
+import { ServingThread } from "./thread.js";
 
 /** How a served mount came to its end. */
 interface Outcome {
@@ -35,10 +35,14 @@ export interface MountHooks {
  * Mounts and serves until the mount is gone. The exit code: 0 after a clean end, 1 otherwise. Rejects with
  * MountFailure when the mount never served; then nothing is mounted.
  */
-export async function runMount(options: MountOptions, hooks: MountHooks): Promise<number> {
+export async function runMount(
+  options: MountOptions,
+  hooks: MountHooks,
+  thread?: ServingThread,
+): Promise<number> {
   const logFd = options.logFile === undefined ? 2 : openLog(options.logFile);
   try {
-    return await new MountProcess(options, hooks, logFd).run();
+    return await new MountProcess(options, hooks, logFd).run(thread ?? new ServingThread());
   } finally {
     if (options.pidFile !== undefined) removePidFile(options.pidFile);
     if (logFd !== 2) closeSync(logFd);
@@ -82,6 +86,7 @@ class MountProcess {
   private readonly counterMemory = createCounterMemory();
   private readonly outcome: Outcome = { ready: false, exitCode: 0 };
   private stopping = false;
+  private onRefused: (() => void) | undefined;
 
   constructor(options: MountOptions, hooks: MountHooks, logFd: number) {
     this.options = options;
@@ -90,34 +95,25 @@ class MountProcess {
     this.log = createLogger({ level: options.logLevel, format: options.logFormat, fd: logFd });
   }
 
-  async run(): Promise<number> {
+  async run(thread: ServingThread): Promise<number> {
     const onSignal = (signal: NodeJS.Signals): void => void this.stop(signal);
     const onStats = (): void => this.printCounters();
     for (const signal of stopSignals) process.on(signal, onSignal);
     process.on("SIGUSR1", onStats);
     try {
-      await this.serve();
+      const data = { options: this.options, counters: this.counterMemory, logFd: this.logFd };
+      const refused = new Promise<undefined>((done) => {
+        this.onRefused = () => done(undefined);
+      });
+      const served = thread.serve(data, (message) => this.hear(message));
+      // A thread that asked a hung mount for its process may never end; there is nothing of it to take down.
+      this.outcome.crash = await Promise.race([served, refused]);
       await this.takeDown();
     } finally {
       for (const signal of stopSignals) process.off(signal, onSignal);
       process.off("SIGUSR1", onStats);
     }
     return this.conclude();
-  }
-
-  private serve(): Promise<void> {
-    const data: WorkerData = { options: this.options, counters: this.counterMemory, logFd: this.logFd };
-    const worker = new Worker(new URL("./worker.js", import.meta.url), { workerData: data, execArgv: [] });
-    worker.on("message", (message: WorkerMessage) => this.hear(message));
-    worker.on("error", (error) => {
-      this.outcome.crash = error;
-    });
-    return new Promise((done) => {
-      worker.on("exit", (code) => {
-        if (code !== 0) this.outcome.crash ??= new Error(`the serving thread ended with ${code}`);
-        done();
-      });
-    });
   }
 
   private hear(message: WorkerMessage): void {
@@ -141,6 +137,7 @@ class MountProcess {
         break;
       case "refused":
         outcome.refused = message.reason;
+        if (outcome.mounted === undefined) this.onRefused?.();
         break;
       case "ended":
         outcome.end = message.end;

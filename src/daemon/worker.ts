@@ -1,34 +1,32 @@
 // The thread that owns a mount: makes the filesystem, mounts, and serves until the connection ends.
 // Order: everything that can fail without a mount comes first. Between `mounted` and `ended` the main thread answers for
 // taking the mount down, whatever happens here.
-import { parentPort, workerData } from "node:worker_threads";
+import { parentPort } from "node:worker_threads";
 import { createLogger } from "../base/log.js";
 import { openDirect } from "../fuse/channel.js";
 import type { FileSystem } from "../fuse/operations.js";
 import { serve } from "../fuse/session.js";
-import type { CreateFileSystem } from "./assemble.js";
-import { oneLine } from "./options.js";
+import { type CreateFileSystem, createFileSystem } from "./assemble.js";
+import { type MountOptions, oneLine } from "./options.js";
 import { preparePlace } from "./place.js";
 import type { WorkerData, WorkerMessage } from "./protocol.js";
-
-const { options, counters, logFd } = workerData as WorkerData;
-const log = createLogger({ level: options.logLevel, format: options.logFormat, fd: logFd });
 
 function tell(message: WorkerMessage): void {
   parentPort?.postMessage(message);
 }
 
-async function createFileSystem(): Promise<FileSystem> {
-  const url = options.fileSystem?.url ?? new URL("./assemble.js", import.meta.url).href;
-  const module = (await import(url)) as { createFileSystem: CreateFileSystem };
-  return module.createFileSystem({ options, log, daemonPid: process.pid });
+/** The module that the options name, or the overlay. */
+async function fileSystemMaker(options: MountOptions): Promise<CreateFileSystem> {
+  if (options.fileSystem === undefined) return createFileSystem;
+  return ((await import(options.fileSystem.url)) as { createFileSystem: CreateFileSystem }).createFileSystem;
 }
 
-async function run(): Promise<void> {
+async function run({ options, counters, logFd }: WorkerData): Promise<void> {
+  const log = createLogger({ level: options.logLevel, format: options.logFormat, fd: logFd });
   let fileSystem: FileSystem | undefined;
   try {
     const mountpoint = await preparePlace(options);
-    fileSystem = await createFileSystem();
+    fileSystem = await (await fileSystemMaker(options))({ options, log, daemonPid: process.pid });
     const channel = openDirect({
       source: options.sources[0] ?? "imgfs",
       mountpoint: Buffer.from(mountpoint),
@@ -54,4 +52,5 @@ async function run(): Promise<void> {
   }
 }
 
-await run();
+// Started before its options are known: they are its one message.
+parentPort?.once("message", (data: WorkerData) => void run(data));

@@ -41,6 +41,25 @@ export function bindPlain<A extends Arguments>(
   return lib.func(name, result, [...parameters]) as (...args: A) => number;
 }
 
+/**
+ * As {@link bind}, in a thread of Node's pool: for a call that may never return. What its pointers point at must stay.
+ * Node's own end waits for such a call; only {@link ./process.ts exitNow} does not.
+ */
+export function bindAsync<A extends Arguments>(
+  name: string,
+  result: "int" | "int64_t",
+  parameters: readonly string[],
+): (...args: A) => Promise<number> {
+  const call = lib.func(name, result, [...parameters]);
+  return (...args) =>
+    new Promise((done, fail) => {
+      call.async(...args, (error: Error | null, value: number) => {
+        if (error) fail(error);
+        else done(value < 0 ? -koffi.errno() : value);
+      });
+    });
+}
+
 /** errno of the last failed {@link bindPlain} call, positive. */
 export function lastErrno(): number {
   return koffi.errno();

@@ -11,6 +11,13 @@ export function exitNow(code: number): void {
   exitCall(code);
 }
 
+const setsid = bindPlain<[]>("setsid", "int", []);
+
+/** Makes this process the leader of a session without a terminal; nothing changes when it leads a group already. */
+export function newSession(): void {
+  setsid();
+}
+
 const setfsuid = bindPlain<[number]>("setfsuid", "int", ["uint32_t"]);
 const setfsgid = bindPlain<[number]>("setfsgid", "int", ["uint32_t"]);
 const own = { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 };

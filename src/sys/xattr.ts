@@ -1,7 +1,7 @@
 // Extended attributes by descriptor, or by directory descriptor and name (symlinks and devices included).
 // Results are byte counts or 0, or a negative errno.
-import { bind } from "./libc.js";
-import { allocatePages, pathArgument } from "./memory.js";
+import { bind, bindAsync } from "./libc.js";
+import { allocatePages, PAGE_SIZE, pathArgument } from "./memory.js";
 
 const c = {
   fget: bind<[number, number, number, number]>("fgetxattr", "int64_t", [
@@ -136,12 +136,22 @@ function pathAt(dirfd: number, name: Uint8Array): number {
   return pathArgument(0, Buffer.concat([Buffer.from(`/proc/self/fd/${dirfd}/`), name]));
 }
 
-/** By path, following symlinks above the last component and not the last one. */
-export function getXattrPath(file: Uint8Array, name: Uint8Array, address: number, length: number): number {
-  const path = pathArgument(0, file);
-  if (path < 0) return path;
-  const key = pathArgument(1, name);
-  return key < 0 ? key : c.lget(path, key, address, length);
+const askPath = bindAsync<[Uint8Array, Uint8Array, number, number]>("lgetxattr", "int64_t", [
+  "const uint8_t *",
+  "const uint8_t *",
+  "uintptr_t",
+  "size_t",
+]);
+
+/**
+ * The value of an attribute of at most a page, by path (the last component is not followed), or a negative errno. Asked in
+ * another thread: a mount whose process hangs may never answer.
+ */
+export async function askXattrPath(file: Uint8Array, name: Uint8Array): Promise<Uint8Array | number> {
+  const { address, bytes } = allocatePages(PAGE_SIZE);
+  const end = Buffer.from([0]);
+  const result = await askPath(Buffer.concat([file, end]), Buffer.concat([name, end]), address, PAGE_SIZE);
+  return result < 0 ? result : bytes.subarray(0, result);
 }
 
 export function getXattrAt(

@@ -131,7 +131,7 @@ class Run:
 
     def mount(self):
         pid = os.path.join(self.folder, b"pid")
-        command = ["node", self.cli, "mount", self.image, self.mnt, "--upper", os.path.join(self.folder, b"upper")]
+        command = [self.cli, "mount", self.image, self.mnt, "--upper", os.path.join(self.folder, b"upper")]
         done = subprocess.run([*command, "--pid-file", pid, *self.options], capture_output=True)
         if done.returncode != 0:
             raise Differs(f"mount: {done.stderr.decode()}")
@@ -144,7 +144,7 @@ class Run:
         if not self.mounted:
             return
         self.mounted = False
-        done = subprocess.run(["node", self.cli, "umount", self.mnt], capture_output=True)
+        done = subprocess.run([self.cli, "umount", self.mnt], capture_output=True)
         if done.returncode != 0:
             subprocess.run(["umount", "-l", self.mnt])
             raise Differs(f"umount: {done.stderr.decode()}")

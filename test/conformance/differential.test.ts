@@ -4,7 +4,7 @@ import { spawnSync } from "node:child_process";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
-import { build, cannotMount, cli, hasCommand, run, scratch, titleOf } from "../e2e/mounted.js";
+import { build, cannotMount, command, hasCommand, run, scratch, titleOf } from "../e2e/mounted.js";
 import { type Layers, writeLayout } from "../e2e/oci-writer.js";
 import { conformanceLayers } from "./image.js";
 
@@ -34,9 +34,9 @@ describe.skipIf(reason !== undefined)(titleOf("a mount beside a plain copy of it
     const folder = scratch("run");
     mkdirSync(folder);
     const shown = prefix.length > 0 ? ownerless : image;
-    const args = [differ, "run", cli, shown, folder, String(seed), String(operations), "--devices"];
-    const [command = "", ...rest] = [...prefix, "python3", ...args];
-    const { code, stdout, stderr } = await run(command, rest, { env: { IMGFS_SHRINK: "40" } });
+    const args = [differ, "run", command, shown, folder, String(seed), String(operations), "--devices"];
+    const [program = "", ...rest] = [...prefix, "python3", ...args];
+    const { code, stdout, stderr } = await run(program, rest, { env: { IMGFS_SHRINK: "40" } });
     expect(code, `${stdout}${stderr}`).toBe(0);
   }
 

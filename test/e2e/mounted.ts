@@ -9,6 +9,8 @@ import { afterAll, afterEach } from "vitest";
 
 const here = import.meta.dirname;
 export const cli = resolve(here, "../../dist/cli/main.js");
+/** The command as people run it. */
+export const command = resolve(here, "../../bin/imgfs");
 const oracle = join(here, "oracle.py");
 
 // ---------------------------------------------------------------- what this machine can do
@@ -83,7 +85,7 @@ export async function succeed(
   return outcome.stdout;
 }
 
-export const imgfs = (...args: readonly string[]): Promise<Outcome> => run(process.execPath, [cli, ...args]);
+export const imgfs = (...args: readonly string[]): Promise<Outcome> => run(command, args);
 
 export const shell = (script: string): Promise<string> => succeed("sh", ["-euc", script]);
 
@@ -123,7 +125,7 @@ export function scratchDirectory(name: string): string {
 /** Builds an image and returns its folder. */
 export async function build(source: string, ...options: readonly string[]): Promise<string> {
   const dest = scratch("image");
-  await succeed(process.execPath, [cli, "build", source, dest, "--progress=none", ...options]);
+  await succeed(command, ["build", source, dest, "--progress=none", ...options]);
   return dest;
 }
 
@@ -169,14 +171,14 @@ export async function mountAt(
   const pidFile = scratch("pid");
   mounted.push({ path, pidFile });
   const images = typeof sources === "string" ? [sources] : sources;
-  await succeed(process.execPath, [cli, "mount", ...images, path, "--pid-file", pidFile, ...options]);
+  await succeed(command, ["mount", ...images, path, "--pid-file", pidFile, ...options]);
   const pid = readPid(pidFile);
   return {
     path,
     pid,
     at: (name) => join(path, name),
     unmount: async () => {
-      await succeed(process.execPath, [cli, "umount", path]);
+      await succeed(command, ["umount", path]);
       if (isMounted(path)) throw new Error(`${path} is still mounted after imgfs umount`);
       if (isRunning(pid)) throw new Error(`daemon ${pid} still runs after imgfs umount`);
     },

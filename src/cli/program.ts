@@ -1,0 +1,152 @@
+// The commands and their options. Each is loaded only when it runs, so that starting costs little.
+import { Command, InvalidArgumentError, Option } from "commander";
+import { type LogLevel, logLevels } from "../base/log.js";
+import type { MountOptions } from "../daemon/options.js";
+import { exitCodeHelp } from "./failure.js";
+import { printError } from "./output.js";
+import { version } from "./version.js";
+
+/** Options that every command takes. */
+export interface GlobalOptions {
+  readonly logLevel: LogLevel;
+  readonly logFormat: "text" | "json";
+  readonly log?: string;
+  readonly debug?: true;
+}
+
+/** Makes a mount that the options describe, and returns the exit code of the command. */
+export type StartMount = (options: MountOptions) => Promise<number>;
+
+/** The command tree. `startMount` is what makes a mount in the background. */
+export function program(startMount: StartMount): Command {
+  const root = new Command("imgfs")
+    .description("A container image filesystem: OCI images as indexed blobs, mounted copy-on-write by FUSE.")
+    .version(version, "-V, --version")
+    .helpOption("-h, --help")
+    .addOption(
+      new Option("--log-level <level>", "how much is logged to stderr")
+        .choices([...logLevels])
+        .default("warn")
+        .env("IMGFS_LOG_LEVEL"),
+    )
+    .addOption(
+      new Option("--log-format <format>", "form of a log line")
+        .choices(["text", "json"])
+        .default("text")
+        .env("IMGFS_LOG_FORMAT"),
+    )
+    .option("--log <file>", "log to this file instead of stderr (a detached mount never logs to a pipe)")
+    .option("--debug", "log level debug, and a stack with an error")
+    .exitOverride();
+
+  root
+    .command("build")
+    .argument("<source>", "oci:DIR[:TAG], docker-archive:FILE[:REF] or tar:FILE")
+    .argument("<dest>", "folder that takes the image", path)
+    .description("convert an image's layers into blobs and an index in DEST")
+    .option("--jobs <n>", "layers converted at a time (default: one a core)", positiveInteger)
+    .option(
+      "--platform <os/arch[/variant]>",
+      "which image of an index with several (default: this machine's)",
+    )
+    .addOption(
+      new Option("--progress <kind>", "how progress is shown")
+        .choices(["auto", "tty", "plain", "none"])
+        .default("auto"),
+    )
+    .option("--json", "print the result as JSON")
+    .action(async (source, dest, _, command) =>
+      (await import("./build.js")).build(source, dest, command.optsWithGlobals()),
+    );
+
+  root
+    .command("mount")
+    .argument("<paths...>", "what build made, or layer blobs with the last on top; then where", paths)
+    .usage("[options] IMAGE|BLOB... MOUNTPOINT")
+    .description("mount an image, read-only or under a writable upper directory")
+    .option("--upper <dir>", "writable directory that takes all changes (created when missing)", path)
+    .option("--work <dir>", "scratch directory on the upper's filesystem (default: UPPER.work)", path)
+    .option("--devices", "show the image's device nodes")
+    .option("-f, --foreground", "stay in the foreground until unmounted")
+    .option("--pid-file <file>", "write the daemon's pid to this file while it lives", path)
+    .option("--stats-on-exit", "print request counters when the mount ends (SIGUSR1 prints them at any time)")
+    .action(async (paths, _, command) =>
+      (await import("./mount.js")).mount(paths, command.optsWithGlobals(), startMount),
+    );
+
+  root
+    .command("umount")
+    .argument("<mountpoint>", "where it is mounted", path)
+    .description("unmount, and return when the daemon has ended and the upper is free")
+    .option("-z, --lazy", "detach now, also while files are open")
+    .action(async (mountpoint, _, command) =>
+      (await import("./umount.js")).umount(mountpoint, command.optsWithGlobals()),
+    );
+
+  root
+    .command("inspect")
+    .argument("<image>", "image folder, index or layer blob", path)
+    .description("print what an index or blob says of itself")
+    .option("--json", "print the result as JSON")
+    .action(async (image, _, command) =>
+      (await import("./inspect.js")).inspect(image, command.optsWithGlobals()),
+    );
+
+  root
+    .command("ls")
+    .argument("<image>", "image folder, index or layer blob", path)
+    .argument("[path]", "path inside the image", "/")
+    .description("list a directory of an image, without mounting it")
+    .option("-l, --long", "mode, links, owner, size, time and target of each")
+    .option("-R, --recursive", "directories below, too")
+    .option("--json", "print one JSON object a line")
+    .action(async (image, path, _, command) =>
+      (await import("./ls.js")).ls(image, path, command.optsWithGlobals()),
+    );
+
+  root
+    .command("cat")
+    .argument("<image>", "image folder, index or layer blob", path)
+    .argument("<path>", "path inside the image")
+    .description("write a file of an image to stdout, without mounting it")
+    .action(async (image, path) => (await import("./cat.js")).cat(image, path));
+
+  root
+    .command("check")
+    .argument("<image>", "image folder, index or layer blob", path)
+    .description("verify every table, and with --data every byte of content")
+    .option("--data", "read all file contents and compare their digests")
+    .option("--json", "print the result as JSON")
+    .action(async (image, _, command) =>
+      (await import("./check.js")).check(image, command.optsWithGlobals()),
+    );
+
+  root
+    .command("version")
+    .description("print versions")
+    .option("--json", "print the result as JSON")
+    .action(async (_, command) => (await import("./version.js")).printVersion(command.optsWithGlobals()));
+
+  for (const command of [root, ...root.commands]) {
+    command
+      .exitOverride()
+      .addHelpText("after", exitCodeHelp)
+      .configureOutput({ outputError: (text) => printError(text.replace(/^error: /, "imgfs: ")) });
+  }
+  return root;
+}
+
+/** An empty path would mean the current directory: what an unset shell variable must never do. */
+function path(text: string): string {
+  if (text === "") throw new InvalidArgumentError("an empty path.");
+  return text;
+}
+
+function paths(text: string, earlier: readonly string[] = []): string[] {
+  return [...earlier, path(text)];
+}
+
+function positiveInteger(text: string): number {
+  if (!/^[1-9][0-9]{0,5}$/.test(text)) throw new InvalidArgumentError("not a positive whole number.");
+  return Number(text);
+}

@@ -1,0 +1,38 @@
+// Serving a mount in the process that was called, which leaves its caller behind: session, directory and terminal.
+import { closeSync, openSync } from "node:fs";
+import { exitNow, newSession } from "../sys/process.js";
+import { keepsLog } from "./log-place.js";
+import { type MountOptions, resolveOptions } from "./options.js";
+import { runMount } from "./process.js";
+import type { ServingThread } from "./thread.js";
+
+/**
+ * Mounts, calls `onLive`, and serves until the mount is gone; then resolves to the exit code. Rejects with MountFailure
+ * when the mount never served. From `onLive` on standard input and output are /dev/null.
+ */
+export function serveDetached(
+  options: MountOptions,
+  thread: ServingThread,
+  onLive: () => void,
+): Promise<number> {
+  const resolved = resolveOptions(options);
+  newSession();
+  process.chdir("/");
+  const onReady = (): void => {
+    leave(0);
+    leave(1);
+    if (!keepsLog(2)) leave(2);
+    onLive();
+  };
+  return runMount(resolved, { onReady, onAbandon: exitNow }, thread);
+}
+
+/** Closes a standard descriptor; open(2) takes the lowest that is free, so /dev/null has its number then. */
+function leave(fd: number): void {
+  try {
+    closeSync(fd);
+  } catch {
+    // It was closed from the start.
+  }
+  openSync("/dev/null", "r+");
+}
