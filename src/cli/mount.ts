@@ -1,4 +1,5 @@
 // The `mount` command.
+import type { IdRange } from "../daemon/id-maps.js";
 import { MountFailure, type MountOptions, mountForeground } from "../daemon/mount.js";
 import { ExitCode, Failure } from "./failure.js";
 import { findImage } from "./open.js";
@@ -7,6 +8,10 @@ import type { GlobalOptions, StartMount } from "./program.js";
 interface MountCommandOptions extends GlobalOptions {
   readonly upper?: string;
   readonly work?: string;
+  readonly uidMap?: readonly IdRange[];
+  readonly gidMap?: readonly IdRange[];
+  readonly squashToRoot?: boolean;
+  readonly strictIdMap?: boolean;
   readonly devices?: boolean;
   readonly foreground?: boolean;
   readonly pidFile?: string;
@@ -43,7 +48,7 @@ function mountOptions(
   mountpoint: string,
   options: MountCommandOptions,
 ): MountOptions {
-  const { upper, work, pidFile, log } = options;
+  const { upper, work, pidFile, log, uidMap, gidMap } = options;
   return {
     sources,
     mountpoint,
@@ -51,6 +56,10 @@ function mountOptions(
     ...(work === undefined ? {} : { work }),
     ...(pidFile === undefined ? {} : { pidFile }),
     ...(log === undefined ? {} : { logFile: log }),
+    ...(uidMap === undefined ? {} : { uidMap }),
+    ...(gidMap === undefined ? {} : { gidMap }),
+    squashToRoot: options.squashToRoot === true,
+    strictIdMap: options.strictIdMap === true,
     devices: options.devices === true,
     statsOnExit: options.statsOnExit === true,
     logLevel: options.debug === true ? "debug" : options.logLevel,

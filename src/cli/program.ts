@@ -1,8 +1,9 @@
 // The commands and their options. Each is loaded only when it runs, so that starting costs little.
 import { Command, InvalidArgumentError, Option } from "commander";
 import { type LogLevel, logLevels } from "../base/log.js";
+import { type IdRange, parseIdMap } from "../daemon/id-maps.js";
 import type { MountOptions } from "../daemon/options.js";
-import { exitCodeHelp } from "./failure.js";
+import { exitCodeHelp, messageOf } from "./failure.js";
 import { printError } from "./output.js";
 import { version } from "./version.js";
 
@@ -66,6 +67,10 @@ export function program(startMount: StartMount): Command {
     .description("mount an image, read-only or under a writable upper directory")
     .option("--upper <dir>", "writable directory that takes all changes (created when missing)", path)
     .option("--work <dir>", "scratch directory on the upper's filesystem (default: UPPER.work)", path)
+    .option("--uid-map <c:h:s>", "show S user ids from C on in the image as H and up (repeatable)", idMap)
+    .option("--gid-map <c:h:s>", "the same for group ids", idMap)
+    .option("--squash-to-root", "show everything as root's, or as what the maps make of root")
+    .option("--strict-id-map", "refuse an image with an id that is not in the maps")
     .option("--devices", "show the image's device nodes")
     .option("-f, --foreground", "stay in the foreground until unmounted")
     .option("--pid-file <file>", "write the daemon's pid to this file while it lives", path)
@@ -144,6 +149,14 @@ function path(text: string): string {
 
 function paths(text: string, earlier: readonly string[] = []): string[] {
   return [...earlier, path(text)];
+}
+
+function idMap(text: string, earlier: readonly IdRange[] | undefined): IdRange[] {
+  try {
+    return parseIdMap(text, earlier);
+  } catch (cause) {
+    throw new InvalidArgumentError(`${messageOf(cause)}.`);
+  }
 }
 
 function positiveInteger(text: string): number {

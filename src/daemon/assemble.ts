@@ -5,7 +5,9 @@ import type { Logger } from "../base/log.js";
 import type { FileSystem } from "../fuse/operations.js";
 import { imageFile } from "../imgfs/folder.js";
 import { Image } from "../imgfs/image.js";
+import { createOwnerMap } from "../overlay/id-map.js";
 import { createOverlay } from "../overlay/overlay.js";
+import { readNamespaceIds } from "./id-maps.js";
 import type { MountOptions } from "./options.js";
 
 export interface Assembly {
@@ -22,8 +24,10 @@ export type CreateFileSystem = (assembly: Assembly) => FileSystem | Promise<File
 export const createFileSystem: CreateFileSystem = ({ options, log, daemonPid }) => {
   const image = openImage(options.sources);
   try {
-    const { upper, work, devices } = options;
-    return createOverlay({ image, upper, work, devices, log, daemonPid });
+    const { upper, work, devices, uidMap: uids, gidMap: gids, strictIdMap: strictIds } = options;
+    const squashToRoot = options.squashToRoot ?? false;
+    const owners = createOwnerMap({ uids, gids, squashToRoot }, readNamespaceIds());
+    return createOverlay({ image, upper, work, devices, owners, strictIds, log, daemonPid });
   } catch (cause) {
     image.close();
     throw cause;

@@ -3,6 +3,7 @@
 import { resolve } from "node:path";
 import type { LogLevel } from "../base/log.js";
 import type { ReaddirplusMode } from "../fuse/init.js";
+import type { IdRange } from "./id-maps.js";
 
 export interface MountOptions {
   /** A folder holding `index.imgfs`, one index or blob file, or layer blobs with the last on top. */
@@ -12,6 +13,13 @@ export interface MountOptions {
   readonly upper?: string;
   /** Beside `upper` on the same filesystem; staging for copy-up. */
   readonly work?: string;
+  /** Ids of the image and what they are at the mount; without it they show as they are. See docs/id-maps.md. */
+  readonly uidMap?: readonly IdRange[];
+  readonly gidMap?: readonly IdRange[];
+  /** Everything belongs to root, or to what the maps make of it. */
+  readonly squashToRoot?: boolean;
+  /** Refuse an image with an id that the maps or this user namespace lack. */
+  readonly strictIdMap?: boolean;
   /** Show the device nodes of the image, and let them work. */
   readonly devices: boolean;
   /** setuid and setgid bits do nothing. */

@@ -54,8 +54,9 @@ export function fillFromStat(m: OverlayState, node: Node, stat: Stat, attr: Attr
   attr.size = stat.size;
   attr.blocks = stat.blocks;
   attr.mode = stat.mode;
-  attr.uid = stat.uid;
-  attr.gid = stat.gid;
+  const { squash } = m.lower;
+  attr.uid = squash === undefined ? stat.uid : squash.uid;
+  attr.gid = squash === undefined ? stat.gid : squash.gid;
   attr.rdev = stat.rdev;
   attr.blksize = stat.blksize;
   attr.atimeSec = stat.atimeSec;

@@ -27,6 +27,7 @@ import { createDirectoryPart, createNode, type Node } from "./inode-table.js";
 import type { LowerName } from "./lower.js";
 import { indexName, linkFromIndex, needsIndex, noteIndexed } from "./origin.js";
 import {
+  checkIds,
   copyJob,
   copyMetadata,
   createStaged,
@@ -79,7 +80,7 @@ function copyOneDirectory(m: WritableState, parent: Node, row: number): Node {
   if (name === undefined) throw new FsError(Errno.ESTALE, `directory of row ${row}`);
   const { fd, stat } = stageDirectory(m, row, (temporary) => commit(m, temporary, parent, name));
   const part = createDirectoryPart(row);
-  part.defaultAcl = m.lower.tree.xattrs(row)?.some((x) => x.name === "system.posix_acl_default") ?? false;
+  part.defaultAcl = m.lower.xattrs(row)?.some((x) => x.name === "system.posix_acl_default") ?? false;
   const node = createNode(
     { id: row + 1, row, type: S_IFDIR, ino: row + 1, backing: stat.ino, directory: part },
     parent,
@@ -113,7 +114,7 @@ function stageDirectory(
   let fd = -1;
   try {
     fd = check(openAt(upper.temporaryFd, temporary, O_RDONLY | O_DIRECTORY), "open in the work directory");
-    copyMetadata(m.lower.tree, m.log, row, fd, upper.temporaryFd, temporary);
+    copyMetadata(m.lower, m.log, row, fd, upper.temporaryFd, temporary);
     check(statFd(fd, stat), "stat in the work directory");
     place(temporary);
     return { fd, stat };
@@ -153,6 +154,7 @@ function copyUpObject(m: WritableState, q: Request, row: number, limit: number):
     m.failedCopies.delete(row + 1);
     return failed;
   }
+  checkIds(m.lower, row);
   // The parents come first: a full disk shows before anything is copied.
   const place = placeOf(m, row);
   if (place !== undefined) copyUpDirectory(m, place.directory);

@@ -46,6 +46,7 @@ import { copyUp } from "./copy-up.js";
 import { addSubdirectories, keepListing, noteName } from "./directory-names.js";
 import { open } from "./file-io.js";
 import { coverName } from "./hard-links.js";
+import { chownResult } from "./id-map.js";
 import {
   createDirectoryPart,
   createNode,
@@ -183,7 +184,7 @@ function finish(
   check(statAt(atFd, name, stat), "stat of a new object");
   let changed = false;
   if (stat.uid !== q.uid || stat.gid !== gid) {
-    check(chownAt(atFd, name, q.uid, gid), "owner of a new object");
+    check(chownResult(m.lower.squash, chownAt(atFd, name, q.uid, gid)), "owner of a new object");
     changed = true;
   }
   // With a default ACL the backing filesystem has worked the mode out.

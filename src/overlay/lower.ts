@@ -6,6 +6,8 @@ import type { Digest } from "../base/digest.js";
 import type { Attr } from "../fuse/operations.js";
 import type { Xattr } from "../imgfs/tree.js";
 import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from "../sys/stat.js";
+import { type OwnerMap, ownerProblem, shownId } from "./id-map.js";
+import { type ShownXattrs, showXattrs } from "./id-xattrs.js";
 
 /** One entry of a lower directory; the record is the caller's and is refilled by each call. */
 export interface LowerEntry {
@@ -71,12 +73,21 @@ export interface Lower {
   findParent(row: number): number;
   /** Every name of an object that has several; empty for the others. */
   namesOf(row: number): readonly LowerName[];
+  /** The owner that the mount shows, which is a copy's owner where {@link idProblem} has none. */
+  uid(row: number): number;
+  gid(row: number): number;
+  /** The owner that everything shows, copies and new objects too. */
+  readonly squash: OwnerMap["squash"];
+  /** The xattrs that the mount shows; undefined when there are none. */
+  xattrs(row: number): readonly Xattr[] | undefined;
+  /** Why a copy of the row would lose an id; undefined when it would not. */
+  idProblem(row: number): string | undefined;
   fillAttr(row: number, attr: Attr): void;
   /** Bytes of all regular files, each inode once. */
   totalSize(): number;
 }
 
-export function createLower(tree: LowerTree, devices: boolean): Lower {
+export function createLower(tree: LowerTree, devices: boolean, owners?: OwnerMap): Lower {
   const cursor: LowerEntry = { row: 0, type: 0, bytes: new Uint8Array(0), start: 0, end: 0 };
   let links: Map<number, LowerName[]> | undefined;
   let total: number | undefined;
@@ -112,9 +123,39 @@ export function createLower(tree: LowerTree, devices: boolean): Lower {
     return map;
   };
 
+  const squash = owners?.squash;
+  const uid = (row: number): number => {
+    if (owners === undefined) return tree.uid(row);
+    return squash === undefined ? shownId(owners.user, tree.uid(row)) : squash.uid;
+  };
+  const gid = (row: number): number => {
+    if (owners === undefined) return tree.gid(row);
+    return squash === undefined ? shownId(owners.group, tree.gid(row)) : squash.gid;
+  };
+  // Sets are the image's own objects, shared by the inodes that have the same and cached there.
+  const shown = new WeakMap<readonly Xattr[], ShownXattrs>();
+  const showOnce = (map: OwnerMap, set: readonly Xattr[]): ShownXattrs => {
+    const known = shown.get(set) ?? showXattrs(map, set);
+    shown.set(set, known);
+    return known;
+  };
+
   return {
     tree,
     hidden,
+    uid,
+    gid,
+    squash,
+    xattrs(row) {
+      const set = tree.xattrs(row);
+      return owners === undefined || set === undefined ? set : showOnce(owners, set).xattrs;
+    },
+    idProblem(row) {
+      if (owners === undefined || squash !== undefined) return undefined;
+      const set = tree.xattrs(row);
+      const owner = ownerProblem(owners, tree.uid(row), tree.gid(row));
+      return owner ?? (set === undefined ? undefined : showOnce(owners, set).problem);
+    },
     find(directory, bytes, start, end) {
       const row = tree.lookup(directory, bytes, start, end);
       return row >= 0 && hidden(row) ? -1 : row;
@@ -151,8 +192,8 @@ export function createLower(tree: LowerTree, devices: boolean): Lower {
       // Layers give symlinks all sorts of modes; on Linux they have this one, and a copied-up one will.
       attr.mode = (mode & S_IFMT) === S_IFLNK ? S_IFLNK | 0o777 : mode;
       attr.nlink = tree.nlink(row);
-      attr.uid = tree.uid(row);
-      attr.gid = tree.gid(row);
+      attr.uid = uid(row);
+      attr.gid = gid(row);
       attr.rdev = tree.rdev(row);
       attr.blksize = 4096;
       const seconds = tree.mtimeSec(row);
@@ -177,8 +218,8 @@ export function createLower(tree: LowerTree, devices: boolean): Lower {
 }
 
 /** The value of a lower object's xattr, or undefined. */
-export function lowerXattr(tree: LowerTree, row: number, name: Name): Buffer | undefined {
-  return tree.xattrs(row)?.find((xattr) => xattr.name === name)?.value;
+export function lowerXattr(lower: Lower, row: number, name: Name): Buffer | undefined {
+  return lower.xattrs(row)?.find((xattr) => xattr.name === name)?.value;
 }
 
 /** A Name from part of a buffer that will be reused. */

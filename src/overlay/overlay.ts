@@ -12,9 +12,10 @@ import { BackingFds } from "./backing-fds.js";
 import { create, link, mkdir, mknod, symlink } from "./create.js";
 import { copyFileRange, fallocate, fsync, lseek, open, read, release, syncfs, write } from "./file-io.js";
 import { lowerNamesLeft } from "./hard-links.js";
+import type { OwnerMap } from "./id-map.js";
 import { createDirectoryPart, createNode, InodeTable, type Node } from "./inode-table.js";
 import { lookup } from "./lookup.js";
-import { createLower, type LowerTree } from "./lower.js";
+import { createLower, type Lower, type LowerTree } from "./lower.js";
 import { indexName } from "./origin.js";
 import { createReaddir } from "./readdir.js";
 import { readlink } from "./readlink.js";
@@ -24,6 +25,7 @@ import { setattr } from "./set-attributes.js";
 import { copyMetadata } from "./staging.js";
 import { createState, type OverlayState } from "./state.js";
 import { statfs } from "./statfs.js";
+import { refuseLostIds } from "./strict-ids.js";
 import { closeUpper, openUpper, type Upper } from "./upper.js";
 import { readMarks } from "./whiteout.js";
 import { getxattr, listxattr, removexattr, setxattr } from "./xattrs.js";
@@ -36,6 +38,10 @@ export interface OverlayOptions {
   readonly work?: string | undefined;
   /** Shows the image's device nodes. */
   readonly devices: boolean;
+  /** How owners show; undefined as they are. */
+  readonly owners?: OwnerMap | undefined;
+  /** Refuses an image with an id that cannot be shown as one of its own. */
+  readonly strictIds?: boolean | undefined;
   /** Copies are not synced before they are committed: a power failure may lose what a copy-up made. */
   readonly volatile?: boolean | undefined;
   readonly log: Logger;
@@ -48,6 +54,8 @@ const BACKING_FDS = 512;
 
 /** Makes the filesystem of one mount. Throws an Error whose message is one line that names what is wrong. */
 export function createOverlay(options: OverlayOptions): FileSystem {
+  const lower = createLower(options.image, options.devices, options.owners);
+  if (options.strictIds === true) refuseLostIds(lower);
   const upper =
     options.upper === undefined
       ? undefined
@@ -55,9 +63,9 @@ export function createOverlay(options: OverlayOptions): FileSystem {
           ...options,
           upper: options.upper,
           treeRoot: options.image.treeRoot,
-          initializeRoot: (fd) => initializeRoot(options, fd),
+          initializeRoot: (fd) => initializeRoot(options, lower, fd),
         });
-  const m = assemble(options, upper);
+  const m = assemble(options, lower, upper);
   const readdir = createReaddir();
   const close = (): void => {
     for (const node of m.inodes) if (node.fd >= 0 && node.id !== 1) m.fds.close(node);
@@ -110,18 +118,18 @@ export function createOverlay(options: OverlayOptions): FileSystem {
 }
 
 /** Gives a new upper the image root's owner, mode, xattrs and times; without the right to, it stays the caller's. */
-function initializeRoot({ image, log, upper }: OverlayOptions, fd: number): void {
+function initializeRoot({ log, upper }: OverlayOptions, lower: Lower, fd: number): void {
   try {
-    copyMetadata(image, log, 0, fd, fd, noName);
+    copyMetadata(lower, log, 0, fd, fd, noName);
   } catch (error) {
     log.warn("the upper directory does not look like the image's root", { upper, error });
   }
 }
 
-function assemble(options: OverlayOptions, upper: Upper | undefined): OverlayState {
+function assemble(options: OverlayOptions, lower: Lower, upper: Upper | undefined): OverlayState {
   const fds = new BackingFds(BACKING_FDS);
   const m = createState({
-    lower: createLower(options.image, options.devices),
+    lower,
     inodes: new InodeTable(options.image.inodeCount, upper !== undefined, (node) => drop(m, node)),
     fds,
     log: options.log,

@@ -29,6 +29,7 @@ import {
 } from "./backing-metadata.js";
 import { copyUp } from "./copy-up.js";
 import { truncate } from "./file-io.js";
+import { chownResult } from "./id-map.js";
 import { GROUP_UNKNOWN, type Node } from "./inode-table.js";
 import { type OverlayState, recordOf, writable } from "./state.js";
 
@@ -56,7 +57,7 @@ function change(m: OverlayState, node: Node, set: SetAttr, valid: number): Statu
   if ((valid & (FATTR_UID | FATTR_GID)) !== 0) {
     const uid = (valid & FATTR_UID) !== 0 ? set.uid : KEEP_ID;
     const gid = (valid & FATTR_GID) !== 0 ? set.gid : KEEP_ID;
-    const result = chownBacking(m.fds, node, uid, gid);
+    const result = chownResult(m.lower.squash, chownBacking(m.fds, node, uid, gid));
     if (result < 0) return result;
   }
   if ((valid & FATTR_MODE) !== 0 && node.type !== S_IFLNK) {

@@ -1,7 +1,7 @@
 // Copies in the making, in WORK/tmp: an object with everything the image says of it, which nobody can see yet.
 // Invariants: the data is on disk before a name can lead to it (unless the mount is volatile); what fails is taken away.
 import { bytesOf } from "../base/bytes.js";
-import { Errno } from "../base/errno.js";
+import { Errno, FsError } from "../base/errno.js";
 import type { Logger } from "../base/log.js";
 import type { Job } from "../fuse/operations.js";
 import {
@@ -25,7 +25,8 @@ import { check } from "../sys/libc.js";
 import { S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from "../sys/stat.js";
 import { writeXattrAt, writeXattrFd } from "../sys/xattr.js";
 import { copyData, storedRanges } from "./copy-data.js";
-import type { LowerTree } from "./lower.js";
+import { chownResult } from "./id-map.js";
+import type { Lower } from "./lower.js";
 import { writeOrigin } from "./origin.js";
 import type { WritableState } from "./state.js";
 import { claimTree, removeTemporary, temporaryName } from "./upper.js";
@@ -89,7 +90,7 @@ export function finishStaged(m: WritableState, row: number, staged: Staged): voi
   // What cannot carry an origin is known by its row in the index alone, and rows are those of one image.
   if (staged.file) check(writeOrigin(m, staged.fd, row), "origin of a file");
   else check(claimTree(m.upper, m.lower.tree.treeRoot), "mark of the upper directory");
-  copyMetadata(m.lower.tree, m.log, row, staged.fd, m.upper.temporaryFd, staged.name);
+  copyMetadata(m.lower, m.log, row, staged.fd, m.upper.temporaryFd, staged.name);
 }
 
 export function discardStaged(m: WritableState, staged: Staged): void {
@@ -97,27 +98,34 @@ export function discardStaged(m: WritableState, staged: Staged): void {
   removeTemporary(m.upper, staged.name);
 }
 
+/** Throws EOVERFLOW, as the kernel's overlayfs does, where a copy of the row would lose an id of the image. */
+export function checkIds(lower: Lower, row: number): void {
+  const problem = lower.idProblem(row);
+  if (problem !== undefined) throw new FsError(Errno.EOVERFLOW, problem);
+}
+
 /**
- * Owner, mode, xattrs and times of a row onto the object open at `fd`, which is `name` in `atFd` (or `atFd` itself
- * when the name is empty). The order matters: chown clears bits and xattrs. Throws FsError.
+ * Owner, mode, xattrs and times of a row, as the mount shows them, onto the object open at `fd`, which is `name` in
+ * `atFd` (or `atFd` itself when the name is empty). The order matters: chown clears bits and xattrs. Throws FsError.
  */
 export function copyMetadata(
-  tree: LowerTree,
+  lower: Lower,
   log: Logger,
   row: number,
   fd: number,
   atFd: number,
   name: Uint8Array,
 ): void {
+  const { tree } = lower;
+  checkIds(lower, row);
   const mode = tree.mode(row);
   const type = mode & S_IFMT;
   const openFile = type === S_IFREG || type === S_IFDIR;
-  const owned = chownAt(atFd, name, tree.uid(row), tree.gid(row));
-  // In a user namespace EINVAL says that it has no such id; to whoever wrote to the file that means nothing.
-  check(owned === -Errno.EINVAL ? -Errno.EOVERFLOW : owned, "chown of a copy");
+  const owned = chownAt(atFd, name, lower.uid(row), lower.gid(row));
+  check(chownResult(lower.squash, owned), "chown of a copy");
   if (openFile) check(chmodFd(fd, mode & 0o7777), "chmod of a copy");
   else if (type !== S_IFLNK) check(chmodAt(atFd, name, mode & 0o7777), "chmod of a copy");
-  for (const xattr of tree.xattrs(row) ?? []) {
+  for (const xattr of lower.xattrs(row) ?? []) {
     if (isReserved(xattr.name)) continue;
     const key = bytesOf(xattr.name);
     const result = openFile ? writeXattrFd(fd, key, xattr.value) : writeXattrAt(atFd, name, key, xattr.value);

@@ -29,7 +29,7 @@ export function getxattr(m: OverlayState, q: Request, name: NameView, out: DataO
   if (isReserved(key)) return -Errno.ENODATA;
   const node = m.inodes.get(q.nodeid);
   if (node === undefined || node.backing === 0) {
-    const value = lowerXattr(m.lower.tree, node?.row ?? q.nodeid - 1, key);
+    const value = lowerXattr(m.lower, node?.row ?? q.nodeid - 1, key);
     return value === undefined ? -Errno.ENODATA : answer(value, out);
   }
   m.fds.trim();
@@ -52,7 +52,7 @@ function answer(value: Uint8Array, out: DataOut): Status {
 export function listxattr(m: OverlayState, q: Request, out: DataOut): Status {
   const node = m.inodes.get(q.nodeid);
   if (node === undefined || node.backing === 0) {
-    const xattrs = m.lower.tree.xattrs(node?.row ?? q.nodeid - 1) ?? [];
+    const xattrs = m.lower.xattrs(node?.row ?? q.nodeid - 1) ?? [];
     return answer(joined(xattrs.map(({ name }) => name)), out);
   }
   m.fds.trim();
@@ -98,7 +98,7 @@ export function removexattr(m: OverlayState, q: Request, name: NameView): Status
   if (isReserved(key)) return -Errno.EOPNOTSUPP;
   const node = m.inodes.get(q.nodeid);
   // Nothing to remove is no reason to copy anything up.
-  if (node === undefined && lowerXattr(m.lower.tree, q.nodeid - 1, key) === undefined) {
+  if (node === undefined && lowerXattr(m.lower, q.nodeid - 1, key) === undefined) {
     // An ACL that is not there has been removed all the same (ext4 and xfs say so too).
     return key === DEFAULT_ACL || key === ACCESS_ACL ? 0 : -Errno.ENODATA;
   }

@@ -1,6 +1,6 @@
 // Container runtimes on a mount. What is run is docs/runtimes.md itself, so that what people copy from there works.
 // A runtime that is missing fails its test: setup installs all of them.
-import { chmodSync, existsSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import { userland } from "./make-image.js";
@@ -49,7 +49,10 @@ describe.skipIf(cannotMount)(titleOf("a container on a mount", cannotMount), () 
     const layout = scratch("layout");
     const folder = (name: string, mode = 0o755) => ({ name, type: "dir", mode }) as const;
     const folders = [folder("proc"), folder("dev"), folder("sys"), folder("tmp", 0o1777)];
-    writeLayout(layout, [userland(["/bin/sh", "/bin/cat", "/usr/bin/id"]), layerTar(folders)]);
+    writeLayout(layout, [
+      userland(["/bin/sh", "/bin/cat", "/usr/bin/id", "/usr/bin/stat"]),
+      layerTar(folders),
+    ]);
     image = await build(`oci:${layout}`);
     programs = scratchDirectory("bin");
     const command = join(programs, "imgfs");
@@ -104,14 +107,19 @@ describe.skipIf(cannotMount)(titleOf("a container on a mount", cannotMount), () 
     await end(place);
   }
 
+  /** The recipe that fits the cgroups of this machine. */
+  async function crun(): Promise<string> {
+    const [unified, hybrid] = commands("crun") as [string, string];
+    const filesystem = await succeed("stat", ["-f", "-c", "%T", "/sys/fs/cgroup"]);
+    return filesystem === "cgroup2fs\n" ? unified : hybrid;
+  }
+
   it("is run by runc", async () => {
     await runsBundle(await prepare(), commands("runc").join(""));
   });
 
   it("is run by crun", async () => {
-    const [unified, hybrid] = commands("crun") as [string, string];
-    const filesystem = await succeed("stat", ["-f", "-c", "%T", "/sys/fs/cgroup"]);
-    await runsBundle(await prepare(), filesystem === "cgroup2fs\n" ? unified : hybrid);
+    await runsBundle(await prepare(), await crun());
   });
 
   it("is run by gVisor", async () => {
@@ -132,6 +140,23 @@ describe.skipIf(cannotMount)(titleOf("a container on a mount", cannotMount), () 
     const refused = await place.run(asUser.replace("/tmp/written", "/written"));
     expect(refused.code).not.toBe(0);
     expect(refused.stderr).toContain("Permission denied");
+    await end(place);
+  });
+
+  it("has its root's files by an id map, in a user namespace of runc and of crun", async () => {
+    const place = await prepare();
+    await end(place);
+    await place.say(commands("User namespace").join(""));
+    const config = join(place.folder, "bundle/config.json");
+    const asks = "stat -c %u:%g /bin/sh /tmp /written";
+    writeFileSync(config, readFileSync(config, "utf8").replace("> /written", `> /written; ${asks}`));
+    const said = "hello from 0\n0:0\n0:0\n0:0\n";
+    const written = join(place.folder, "upper-mapped/written");
+    for (const script of [commands("runc").join(""), await crun()]) {
+      expect(await place.say(script)).toBe(said);
+      expect(statSync(written)).toMatchObject({ uid: 100_000, gid: 100_000 });
+      await place.say("rm bundle/rootfs/written");
+    }
     await end(place);
   });
 
