@@ -1,7 +1,6 @@
 // Owners of the image as a mount shows them: the image's ids moved by the mount's ranges (docs/id-maps.md).
 // Nothing on disk says which map is in force: one image serves every mapping at once.
 // Invariant: an id that is none of the map's is never written anywhere; it is only shown as the overflow id.
-
 import { Errno } from "../base/errno.js";
 
 /** `count` ids from `image` on in the image are those from `host` on at the mount. */
@@ -11,8 +10,6 @@ export interface IdRange {
   readonly count: number;
 }
 
-/** Largest id there is: 2^32 - 1 says "none" to the kernel. */
-export const ID_MAX = 0xffff_fffe;
 /** What {@link hostId} says of an id that is not in the map. */
 export const UNMAPPED = -1;
 
@@ -96,7 +93,8 @@ export function shownId(table: IdTable, id: number): number {
 export function idProblem(table: IdTable, id: number): string | undefined {
   const host = hostId(table, id);
   if (host === UNMAPPED) return "is not in the map";
-  return hasId(table.namespace, host) ? undefined : "does not exist in this user namespace";
+  if (hasId(table.namespace, host)) return undefined;
+  return `${host === id ? "" : `would be ${host}, which `}does not exist in this user namespace`;
 }
 
 function hasId(namespace: Uint32Array | undefined, id: number): boolean {

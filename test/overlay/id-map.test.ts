@@ -349,7 +349,7 @@ describe("--strict-id-map", () => {
   it("asks for ids that the user namespace has", () => {
     const here = { ...all, uids: Uint32Array.of(0, 1, 1000, 5) };
     expect(refusal([range(0, 1000, 10)], nested(owned(4, 9)), false, here)).toMatch(
-      /b: uid 5 does not exist/,
+      /b: uid 5 would be 1005, which does not exist/,
     );
     expect(
       refusal([range(0, 1000, 4), range(4, 0, 1), range(5, 1004, 1)], nested(owned(4, 4)), false, here),
