@@ -7,6 +7,7 @@ import { check } from "../sys/libc.js";
 import { statAt } from "../sys/stat.js";
 import type { DirectoryPart, Node } from "./inode-table.js";
 import type { LowerName } from "./lower.js";
+import { locateMoved } from "./moved.js";
 import { find } from "./resolve.js";
 import type { OverlayState } from "./state.js";
 
@@ -53,6 +54,10 @@ function isUncovered(m: OverlayState, { directory, name }: LowerName): boolean {
 function visibleDirectory(m: OverlayState, row: number): Node | "lower" | "hidden" {
   const known = m.inodes.get(row + 1);
   if (known !== undefined) return known.removed || known.directory?.lowerRow !== row ? "hidden" : known;
+  if (m.upper?.moved.has(row) === true && !m.upper.movedLocated) {
+    locateMoved(m);
+    return visibleDirectory(m, row);
+  }
   const parentRow = m.lower.tree.parent(row);
   const parent = visibleDirectory(m, parentRow);
   if (typeof parent === "string") return parent;

@@ -44,6 +44,8 @@ export interface OverlayOptions {
   readonly strictIds?: boolean | undefined;
   /** Copies are not synced before they are committed: a power failure may lose what a copy-up made. */
   readonly volatile?: boolean | undefined;
+  /** Directories of the image can be moved; else that is EXDEV. True unless given. */
+  readonly redirects?: boolean | undefined;
   readonly log: Logger;
   /** Process that serves the mount, told by the root's `user.imgfs.daemon`. */
   readonly daemonPid: number;
@@ -161,8 +163,8 @@ function placeOf(id: number, fd: number): Node {
   statFd(fd, stat);
   const row = id - 1;
   const part = createDirectoryPart(row);
-  const { opaque: _ignored, ...marks } = readMarks(fd);
-  Object.assign(part, marks);
+  const { impure, defaultAcl, xattrWhiteouts } = readMarks(fd);
+  Object.assign(part, { impure, defaultAcl, xattrWhiteouts });
   const node = createNode(
     { id, row, type: S_IFDIR, ino: id, backing: stat.ino, directory: part },
     undefined,

@@ -12,6 +12,7 @@ import { directoryFor } from "./create.js";
 import { addSubdirectories, dropListing, isEmpty, noteName } from "./directory-names.js";
 import { coverName, lowerNamesLeft } from "./hard-links.js";
 import { createDirectoryPart, createNode, type DirectoryPart, type Node } from "./inode-table.js";
+import { forgetMoved } from "./moved.js";
 import { dropFromIndex, indexName } from "./origin.js";
 import { find } from "./resolve.js";
 import { type OverlayState, type WritableState, writable } from "./state.js";
@@ -183,6 +184,7 @@ export function directoryGone(m: WritableState, id: number): void {
     return;
   }
   dropListing(m, node);
+  forgetMoved(m.upper, node);
   node.removed = true;
   m.inodes.place(node, undefined, node.name);
   if (node.fd < 0) m.inodes.forgetBacking(node);

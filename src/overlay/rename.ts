@@ -1,7 +1,7 @@
 // rename in all its forms. Each is one renameat2 of the upper directory: what has to be true before it (the source
 // copied up, a directory opaque where the image has one of the new name, an emptied target really empty) is made true
 // in steps that change nothing that shows.
-// A directory that the image has below it is EXDEV: mv(1) then copies, as it does on overlayfs without redirects.
+// A directory that the image has below it is marked with where that is, and then moved like any other (moved.ts).
 // Invariant: a lower name that the source leaves is covered by a whiteout in the same step.
 import { Errno } from "../base/errno.js";
 import type { NameView, Request, Status } from "../fuse/operations.js";
@@ -27,6 +27,7 @@ import {
 } from "./directory-names.js";
 import { coverName } from "./hard-links.js";
 import { type DirectoryPart, GROUP_UNKNOWN, type Node } from "./inode-table.js";
+import { keepMerged } from "./moved.js";
 import { covers, directoryGone, keepReachable, nameGone, noteAbsence, typeOf } from "./remove.js";
 import { find, NAME_MAX } from "./resolve.js";
 import { type OverlayState, recordOf, type WritableState, writable } from "./state.js";
@@ -86,13 +87,15 @@ export function rename(
   return 0;
 }
 
-/** Types and emptiness, as rename(2) has them; EXDEV for directories that have the image below them. */
+/** Types and emptiness, as rename(2) has them; EXDEV where directories of the image are not to be redirected. */
 function refusal(m: OverlayState, source: number, target: number, flags: number): Status {
-  const merged = (id: number): boolean =>
-    typeOf(m, id) === S_IFDIR && (m.inodes.get(id)?.directory?.lowerRow ?? id - 1) >= 0;
-  if (merged(source)) return -Errno.EXDEV;
-  if (target === 0) return 0;
-  if ((flags & RENAME_EXCHANGE) !== 0) return merged(target) ? -Errno.EXDEV : 0;
+  if (m.upper?.redirects === false) {
+    const merged = (id: number): boolean =>
+      typeOf(m, id) === S_IFDIR && (m.inodes.get(id)?.directory?.lowerRow ?? id - 1) >= 0;
+    if (merged(source)) return -Errno.EXDEV;
+    if ((flags & RENAME_EXCHANGE) !== 0 && target !== 0 && merged(target)) return -Errno.EXDEV;
+  }
+  if (target === 0 || (flags & RENAME_EXCHANGE) !== 0) return 0;
   const sourceIsDirectory = typeOf(m, source) === S_IFDIR;
   const targetIsDirectory = typeOf(m, target) === S_IFDIR;
   if (sourceIsDirectory && !targetIsDirectory) return -Errno.ENOTDIR;
@@ -114,9 +117,9 @@ function ensureName(m: WritableState, node: Node, { directory, name }: End): voi
 function prepareArrival(m: WritableState, node: Node, end: End): void {
   // An origin is looked for only where the image has the name, or the directory says that there may be one.
   if (node.row >= 0) markImpureDirectory(m, end.directory);
-  if (node.type === S_IFDIR && covers(m, end.directory, end.name)) {
-    check(markOpaque(m.upper, m.fds.of(node)), "opaque mark");
-  }
+  if (node.directory === undefined) return;
+  if (node.directory.lowerRow >= 0) check(keepMerged(m, node), "redirect mark");
+  else if (covers(m, end.directory, end.name)) check(markOpaque(m.upper, m.fds.of(node)), "opaque mark");
 }
 
 function exchange(m: WritableState, node: Node, a: End, other: Node, b: End): void {
@@ -157,7 +160,7 @@ function move(m: WritableState, node: Node, a: End, target: number, b: End): voi
     check(renameAt(fromFd, a.name, toFd, b.name, RENAME_EXCHANGE), "rename in the upper directory");
     if (!leavesWhiteout) unlinkAt(fromFd, a.name);
   } else {
-    if (replaced?.directory !== undefined && occupied) emptyOut(m, replaced, b);
+    if (replaced?.directory !== undefined && occupied) emptyOut(m, replaced);
     check(
       moveOver(m, fromFd, a, toFd, b, leavesWhiteout, node.type === S_IFDIR),
       "rename in the upper directory",
@@ -175,12 +178,13 @@ function move(m: WritableState, node: Node, a: End, target: number, b: End): voi
 }
 
 /** Removes the whiteouts from a directory that shows nothing: opaque first, so that it goes on showing nothing. */
-function emptyOut(m: WritableState, directory: Node, end: End): void {
+function emptyOut(m: WritableState, directory: Node): void {
   const listing = listingOf(m, directory);
   if (listing.names.size === 0) return;
   const fd = m.fds.of(directory);
-  if (covers(m, end.directory, end.name)) check(markOpaque(m.upper, fd), "opaque mark");
-  (directory.directory as DirectoryPart).lowerRow = -1;
+  const part = directory.directory as DirectoryPart;
+  if (part.lowerRow >= 0) check(markOpaque(m.upper, fd), "opaque mark");
+  part.lowerRow = -1;
   for (const listed of listing.names.values()) {
     if (!isListedWhiteout(m, directory, listed)) continue;
     check(unlinkAt(fd, Buffer.from(listed.name, "latin1")), "unlink of a whiteout");

@@ -9,9 +9,10 @@ import { S_IFDIR, S_IFMT, type Stat, statAt } from "../sys/stat.js";
 import { createDirectoryPart, createNode, type DirectoryPart, type Node, upperIno } from "./inode-table.js";
 import { nameKey } from "./lower.js";
 import { indexName, readOrigin } from "./origin.js";
+import { resolveRedirect } from "./redirect.js";
 import type { OverlayState } from "./state.js";
 import type { Upper } from "./upper.js";
-import { isWhiteout, mayHoldXattrWhiteouts, readMarks } from "./whiteout.js";
+import { type DirectoryMarks, isWhiteout, mayHoldXattrWhiteouts, readMarks } from "./whiteout.js";
 
 export const NAME_MAX = 255;
 
@@ -124,9 +125,11 @@ function originOf(m: OverlayState, directory: Node, name: Uint8Array, stat: Stat
 }
 
 /** The lower directory that an upper directory is merged with, or -1. */
-function mergedRow(m: OverlayState, directory: Node, name: Uint8Array, opaque: boolean): number {
+function mergedRow(m: OverlayState, directory: Node, name: Uint8Array, marks: DirectoryMarks): number {
   const part = directory.directory as DirectoryPart;
-  if (opaque || part.lowerRow < 0) return -1;
+  if (marks.opaque) return -1;
+  if (marks.redirect !== undefined) return resolveRedirect(m, marks.redirect, part.lowerRow);
+  if (part.lowerRow < 0) return -1;
   const row = m.lower.find(part.lowerRow, name, 0, name.length);
   return row >= 0 && m.lower.isDirectory(row) ? row : -1;
 }
@@ -137,8 +140,13 @@ function adoptDirectory(m: OverlayState, directory: Node, name: Uint8Array, stat
     "open in the upper directory",
   );
   const marks = readMarks(fd);
-  const row = mergedRow(m, directory, name, marks.opaque);
+  let row = mergedRow(m, directory, name, marks);
   const claimed = row >= 0 && m.inodes.get(row + 1) === undefined;
+  // Two directories with one directory of the image below would share what is in it: the second goes without.
+  if (marks.redirect !== undefined && row >= 0 && !claimed) {
+    m.log.warn("two directories of the upper directory are redirected to one of the image", { row });
+    row = -1;
+  }
   const part = createDirectoryPart(row);
   part.impure = marks.impure;
   part.defaultAcl = marks.defaultAcl;
@@ -174,7 +182,7 @@ export function inoOf(m: OverlayState, directory: Node, name: Uint8Array): numbe
   const { ino } = stat;
   const fd = openAt(directoryFd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
   if (fd < 0) return upperIno(ino);
-  const row = mergedRow(m, directory, name, readMarks(fd).opaque);
+  const row = mergedRow(m, directory, name, readMarks(fd));
   closeFd(fd);
   return row >= 0 && m.inodes.get(row + 1) === undefined ? row + 1 : upperIno(ino);
 }

@@ -3,6 +3,7 @@
 //   WORK/format      layout version, and the identity of the upper it serves
 //   WORK/tmp/        what is being made; emptied at mount
 //   WORK/index/ROW   hard links to objects that came from image row ROW (see origin.ts)
+//   WORK/moved/ROW   image directories that were moved (see moved.ts)
 // The upper's root carries user.imgfs.upper (that identity) and, from the first copy-up on, user.imgfs.tree (the image).
 // Invariant: one process holds both directories, by flock, until it ends.
 import { randomBytes } from "node:crypto";
@@ -48,8 +49,11 @@ export interface Upper {
   readonly workFd: number;
   readonly temporaryFd: number;
   readonly indexFd: number;
+  readonly movedFd: number;
   /** Skips syncing copied data before it is committed. */
   readonly volatile: boolean;
+  /** Directories of the image may be moved, by redirect marks. */
+  readonly redirects: boolean;
   /** mknod makes device 0:0 here. */
   readonly deviceWhiteouts: boolean;
   /** rename can leave a whiteout behind. */
@@ -61,6 +65,9 @@ export interface Upper {
   readonly indexRows: Map<number, number>;
   /** Rows whose link in the index is the only one: found through it, or left over from before a crash. */
   readonly lonely: readonly number[];
+  /** Rows of image directories that were moved, and whether all of them have a record. */
+  readonly moved: Set<number>;
+  movedLocated: boolean;
   /** tree_root of the image that the objects here come from; undefined until the first copy-up. */
   tree: string | undefined;
   temporaries: number;
@@ -71,6 +78,7 @@ export interface UpperOptions {
   readonly work?: string | undefined;
   readonly treeRoot: string;
   readonly volatile?: boolean | undefined;
+  readonly redirects?: boolean | undefined;
   /** Gives the root of an upper that has never been used what the image says of its root. May throw FsError. */
   initializeRoot(fd: number): void;
 }
@@ -95,6 +103,7 @@ export function openUpper(options: UpperOptions): Upper {
     prepareWork(work, workFd, identity);
     const temporaryFd = subdirectory(workFd, "tmp", work, opened);
     const indexFd = subdirectory(workFd, "index", work, opened);
+    const movedFd = subdirectory(workFd, "moved", work, opened);
     empty(temporaryFd);
     const { index, indexRows, lonely } = readIndex(indexFd);
     return {
@@ -103,7 +112,11 @@ export function openUpper(options: UpperOptions): Upper {
       workFd,
       temporaryFd,
       indexFd,
+      movedFd,
+      moved: readMoved(movedFd),
+      movedLocated: false,
       volatile: options.volatile ?? false,
+      redirects: options.redirects ?? true,
       ...probe(temporaryFd),
       index,
       indexRows,
@@ -120,7 +133,7 @@ export function openUpper(options: UpperOptions): Upper {
 /** Closes the directories and with them the locks. */
 export function closeUpper(upper: Upper): void {
   empty(upper.temporaryFd);
-  for (const fd of [upper.indexFd, upper.temporaryFd, upper.workFd, upper.rootFd]) closeFd(fd);
+  for (const fd of [upper.movedFd, upper.indexFd, upper.temporaryFd, upper.workFd, upper.rootFd]) closeFd(fd);
 }
 
 /** Records, before the first object with an origin appears, which image origins speak of. 0 or a negative errno. */
@@ -237,7 +250,7 @@ function prepareWork(path: string, workFd: number, identity: string): void {
     if (serves === identity) return;
     remove(workFd, formatFile);
   }
-  remove(workFd, Buffer.from("index"));
+  for (const name of ["index", "moved"]) remove(workFd, Buffer.from(name));
   const made = openAt(workFd, formatFile, O_CREAT | O_EXCL | O_WRONLY, 0o600);
   if (made < 0) throw new Error(`cannot write in work directory ${path}: ${errnoName(-made)}`);
   const line = Buffer.from(`${LAYOUT}:${identity}\n`);
@@ -274,6 +287,16 @@ function readIndex(indexFd: number): Pick<Upper, "index" | "indexRows" | "lonely
     if (stat.nlink === 1) lonely.push(row);
   }
   return { index, indexRows, lonely };
+}
+
+/** Rows of directories that were moved. */
+function readMoved(movedFd: number): Set<number> {
+  const rows = new Set<number>();
+  readDirectory(movedFd, (bytes, start, end) => {
+    const row = Number(Buffer.from(bytes.subarray(start, end)).toString("latin1"));
+    if (Number.isSafeInteger(row)) rows.add(row);
+  });
+  return rows;
 }
 
 function probe(temporaryFd: number): Pick<Upper, "deviceWhiteouts" | "renameWhiteouts" | "trustedXattrs"> {

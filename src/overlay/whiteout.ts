@@ -17,6 +17,7 @@ import {
 } from "../sys/files.js";
 import { S_IFCHR, S_IFMT, S_IFREG, type Stat } from "../sys/stat.js";
 import { getXattrAt, readXattrFd, readXattrNamesFd, writeXattrAt, writeXattrFd } from "../sys/xattr.js";
+import { readRedirect } from "./redirect.js";
 import { temporaryName, type Upper } from "./upper.js";
 
 const userOpaque = Buffer.from("user.overlay.opaque");
@@ -53,14 +54,24 @@ export interface DirectoryMarks {
   xattrWhiteouts: boolean;
   impure: boolean;
   defaultAcl: boolean;
+  /** Where in the image what is merged below lies, when not at the directory's own place. */
+  redirect: Buffer | undefined;
 }
 
 /** Reads the marks of the directory open at `fd`. */
 export function readMarks(fd: number): DirectoryMarks {
-  const marks = { opaque: false, xattrWhiteouts: false, impure: false, defaultAcl: false };
-  const names = readXattrNamesFd(fd);
-  if (typeof names === "number" || names.length === 0) return marks;
-  for (const name of names.toString("latin1").split("\0")) {
+  const marks: DirectoryMarks = {
+    opaque: false,
+    xattrWhiteouts: false,
+    impure: false,
+    defaultAcl: false,
+    redirect: undefined,
+  };
+  const list = readXattrNamesFd(fd);
+  if (typeof list === "number" || list.length === 0) return marks;
+  const names = list.toString("latin1").split("\0");
+  marks.redirect = readRedirect(fd, names);
+  for (const name of names) {
     if (name === defaultAcl) marks.defaultAcl = true;
     if (name === "user.imgfs.impure") marks.impure = true;
     if (name !== "user.overlay.opaque" && name !== "trusted.overlay.opaque") continue;

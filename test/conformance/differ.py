@@ -28,24 +28,12 @@ libc = ctypes.CDLL(None, use_errno=True)
 AT_FDCWD, AT_SYMLINK_NOFOLLOW, AT_SYMLINK_FOLLOW = -100, 0x100, 0x400
 NOREPLACE, EXCHANGE, WHITEOUT = 1, 2, 4
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 1, 2, 0x10
-UPPER_INO_BASE = 2**33
 
 # ------------------------------------------------------------------------------------------------ what may differ
 
 
-def lower_directory(run, path):
-    """A directory that the image has too keeps an st_ino of the image."""
-    try:
-        s = os.lstat(run.a(path))
-    except OSError:
-        return False
-    return stat.S_ISDIR(s.st_mode) and s.st_ino < UPPER_INO_BASE
-
-
 # Operation, errno of the mount, when; then nothing is done on the copy, and a word of why.
 PERMITTED = [
-    ("rename", "EXDEV", lambda run, o: lower_directory(run, o["p"]), "no redirects yet: mv(1) copies"),
-    ("rename", "EXDEV", lambda run, o: o["f"] & EXCHANGE and lower_directory(run, o["to"]), "the same, the other way"),
     ("rename", "EINVAL", lambda run, o: o["f"] & WHITEOUT, "a whiteout cannot be shown; overlayfs refuses too"),
     ("mknod", "EPERM", lambda run, o: o["dev"] == 0 and stat.S_ISCHR(o["m"]), "device 0:0 is a whiteout"),
     ("fsetxattr", "ENOTSUP", lambda run, o: reserved(o["n"]), "names of overlays' own are not to be had"),

@@ -24,7 +24,7 @@ describe("the upper directory", () => {
     mount(image, upper);
     expect([readdirSync(upper), readdirSync(`${upper}.work`).sort()]).toEqual([
       [],
-      ["format", "index", "tmp"],
+      ["format", "index", "moved", "tmp"],
     ]);
   });
 
