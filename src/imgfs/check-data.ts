@@ -1,14 +1,12 @@
 // Checks where contents lie, and with their bytes at hand, that they are what their digests say.
-import { createHash } from "node:crypto";
 import { alignUp } from "../base/bytes.js";
-import type { ContentRange } from "./content-reader.js";
-import { contentDigest, type Run } from "./contents.js";
+import { type HashedRun, hashContent } from "./content-hash.js";
+import { type Blob, type ContentRange, readRaw } from "./content-reader.js";
 import { Corrupt } from "./errors.js";
 import type { Findings } from "./findings.js";
 import { DigestIndex } from "./growable.js";
 import type { Image } from "./image.js";
 import * as L from "./layout.js";
-import type { BlobSource } from "./source.js";
 
 interface Extent {
   readonly content: number;
@@ -70,10 +68,7 @@ export function checkContents(image: Image, data: boolean, findings: Findings): 
   extents.sort((a, b) => a.start - b.start);
   checkExtents(image, extents, findings);
   if (!data) return { sizes, bytes: 0 };
-  const { source, dataOffset } = reader.blob(0);
-  findings.attempt("data", "", () =>
-    checkPadding(source, dataOffset, image.metadata.header.rawSize, extents, findings),
-  );
+  findings.attempt("data", "", () => checkPadding(reader.blob(0), extents, findings));
   return { sizes, bytes: checkBytes(image, extents, sizes, bad, findings) };
 }
 
@@ -131,29 +126,27 @@ function checkExtents(image: Image, extents: readonly Extent[], findings: Findin
   if (end !== rawSize) findings.add("header", "raw_size", `${rawSize}, but contents end at ${end}`);
 }
 
-const CHUNK = 1 << 20;
+/** What a byte of the raw address space is called in messages. */
+function byteName(blob: Blob, rawOffset: number): string {
+  return blob.frames === undefined ? `byte ${blob.dataOffset + rawOffset}` : `raw byte ${rawOffset}`;
+}
 
-function checkPadding(
-  source: BlobSource,
-  dataOffset: number,
-  rawSize: number,
-  extents: readonly Extent[],
-  findings: Findings,
-): void {
+function checkPadding(blob: Blob, extents: readonly Extent[], findings: Findings): void {
   let end = 0;
+  const bytes = new Uint8Array(L.ALIGN);
+  // A gap that is larger than any padding is a finding already, and not worth reading.
   const check = (start: number): void => {
-    for (let at = end; at < start; at += CHUNK) {
-      const bytes = new Uint8Array(Math.min(CHUNK, start - at));
-      source.readBytes(dataOffset + at, bytes);
-      const wrong = bytes.findIndex((byte) => byte !== 0);
-      if (wrong >= 0) findings.add("data", `byte ${dataOffset + at + wrong}`, "padding is not zero");
-    }
+    const padding = bytes.subarray(0, Math.min(L.ALIGN, start - end));
+    if (padding.length === 0) return;
+    readRaw(blob, end, padding);
+    const wrong = padding.findIndex((byte) => byte !== 0);
+    if (wrong >= 0) findings.add("data", byteName(blob, end + wrong), "padding is not zero");
   };
   for (const { start, length } of extents) {
-    check(start);
+    if (start > end) findings.attempt("data", byteName(blob, end), () => check(start));
     end = Math.max(end, start + length);
   }
-  check(rawSize);
+  if (blob.rawSize > end) check(blob.rawSize);
 }
 
 /** Hashes each content that lies in this file, in the order of the data. */
@@ -165,43 +158,29 @@ function checkBytes(
   findings: Findings,
 ): number {
   const reader = image.contentReader;
-  const { source, dataOffset } = reader.blob(0);
-  const buffer = Buffer.allocUnsafe(CHUNK);
+  const blob = reader.blob(0);
   const done = bad;
   let bytes = 0;
-  const hashContent = (content: number): void => {
+  const hashContentOf = (content: number): void => {
     const size = sizes[content] as number;
-    const hash = createHash("sha256");
-    const runs: Run[] = [];
-    forEachRange(image, content, size, (range) => {
-      runs.push({ fileOffset: range.fileOffset, rawOffset: range.rawOffset });
-      if (range.rawOffset === undefined) return;
-      for (let at = 0; at < range.length; at += CHUNK) {
-        const piece = buffer.subarray(0, Math.min(CHUNK, range.length - at));
-        const position = dataOffset + range.rawOffset + at;
-        const got = source.readBytes(position, piece);
-        if (got < piece.length)
-          throw new Corrupt(
-            source.name,
-            "data",
-            `content ${content}`,
-            `the file ends at byte ${position + got}`,
-          );
-        hash.update(piece);
-      }
-      bytes += range.length;
+    const runs: HashedRun[] = [];
+    forEachRange(image, content, size, ({ fileOffset, rawOffset, length }) => {
+      runs.push({ fileOffset, rawOffset, length });
     });
-    const expected = reader.digest(content);
-    if (Buffer.compare(contentDigest(size, runs, hash.digest()), expected) !== 0) {
+    const found = hashContent(size, runs, (_, rawOffset, into) => {
+      readRaw(blob, rawOffset, into);
+      bytes += into.length;
+    });
+    if (Buffer.compare(found, reader.digest(content)) !== 0) {
       const [first] = runs;
-      const where = first?.rawOffset === undefined ? "" : `, from byte ${dataOffset + first.rawOffset}`;
+      const where = first?.rawOffset === undefined ? "" : `, from ${byteName(blob, first.rawOffset)}`;
       findings.add("data", `content ${content}${where}`, `${size} bytes differ from their digest`);
     }
   };
   const once = (content: number): void => {
     if (done[content] === 1) return;
     done[content] = 1;
-    findings.attempt("data", `content ${content}`, () => hashContent(content));
+    findings.attempt("data", `content ${content}`, () => hashContentOf(content));
   };
   for (const { content } of extents) once(content);
   // What is left are holes, and contents that lie in other blobs.

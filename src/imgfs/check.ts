@@ -5,8 +5,10 @@ import { dirname, join } from "node:path";
 import { digestBytes } from "../base/digest.js";
 import { checkContents, forEachRange } from "./check-data.js";
 import { checkTree } from "./check-tree.js";
+import { codecText } from "./codec.js";
 import { type Finding, Findings } from "./findings.js";
 import { blobFile } from "./folder.js";
+import { FrameTable } from "./frames.js";
 import { Image } from "./image.js";
 import * as L from "./layout.js";
 import { type BlobSource, fileSource } from "./source.js";
@@ -55,6 +57,7 @@ export function checkImage(path: string, options: CheckOptions): CheckReport {
     report.contents = image.contentCount;
     checkPages(image, source, findings);
     checkTree(image, findings);
+    checkFrames(image, findings);
     const { sizes, bytes } = checkContents(image, options.data, findings);
     report.dataBytes = bytes;
     checkBlobs(image, sizes, path, options, findings, report);
@@ -93,6 +96,35 @@ function checkPages(image: Image, source: BlobSource, findings: Findings): void 
   zero("before the data", padding);
 }
 
+const emptyDigest = createHash("sha256").digest();
+
+/** The places of frames: one behind the other from the start of the data to its end, none larger than what it holds. */
+function checkFrames(image: Image, findings: Findings): void {
+  if (image.codec.name === "none") return;
+  const { metadata } = image;
+  const { dataSize } = metadata.header;
+  const table = new FrameTable(metadata);
+  const place = { offset: 0, stored: 0, raw: 0 };
+  for (let frame = 0; frame < table.count; frame++) {
+    findings.attempt("FRAME", frame, () => {
+      table.place(frame, place);
+      // No reader compares the digest of what is not there.
+      if (place.stored === 0 && !emptyDigest.equals(table.digest(frame))) {
+        findings.add("FRAME_DIGEST", frame, "is not that of no bytes");
+      }
+    });
+  }
+  for (const [frame, wanted] of [
+    [0, 0],
+    [table.count, dataSize],
+  ] as const) {
+    findings.attempt("FRAME", frame, () => {
+      const found = table.word(frame);
+      if (found !== wanted) findings.add("FRAME", frame, `lies at ${found} instead of ${wanted}`);
+    });
+  }
+}
+
 /** The blobs of an index: there, sound, and holding what the index says they hold. */
 function checkBlobs(
   image: Image,
@@ -102,6 +134,10 @@ function checkBlobs(
   findings: Findings,
   report: { files: string[]; leftOut: number; dataBytes: number },
 ): void {
+  const announced = (image.metadata.header.features & (1 << L.FEATURE_BLOB_CODECS)) !== 0;
+  if (announced && !image.blobs.some(({ codec }) => codec.name !== "none")) {
+    findings.add("header", "incompatible", "no blob has a codec");
+  }
   if (image.kind !== "index") return;
   const key = createHash("sha256");
   for (const { rootDigest } of image.blobs) key.update(digestBytes(rootDigest));
@@ -110,7 +146,7 @@ function checkBlobs(
   }
   const directory = options.blobDirectory ?? dirname(path);
   image.blobs.forEach((info, i) => {
-    const file = join(directory, blobFile(info.source));
+    const file = join(directory, blobFile(info.source, info.codec));
     if (!report.files.includes(file)) {
       const inner = checkImage(file, options);
       report.files.push(file);
@@ -126,6 +162,9 @@ function checkBlobs(
         if (blob.rootDigest !== info.rootDigest)
           bad(`${file} has root digest ${blob.rootDigest}, not ${info.rootDigest}`);
         if (blob.source !== info.source) bad(`${file} is ${blob.source}`);
+        if (codecText(blob.codec) !== codecText(info.codec)) {
+          bad(`${file} has codec ${codecText(blob.codec)}, not ${codecText(info.codec)}`);
+        }
         if (blob.kind !== "layer") bad(`${file} is no layer`);
         if (blob.fileSize !== info.fileSize) bad(`${file} has ${blob.fileSize} bytes, not ${info.fileSize}`);
         if (blob.metadata.header.rawSize !== info.rawSize)

@@ -5,11 +5,15 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { type Digest, digestHex, digestOf } from "../base/digest.js";
 import { Errno } from "../base/errno.js";
+import { type Codec, noCodec, parseCodec } from "./codec.js";
 import { Corrupt } from "./errors.js";
 import { blobFile } from "./folder.js";
+import type { FrameCache } from "./frame-cache.js";
+import { FrameReader, type StartWork } from "./frame-reader.js";
+import { FrameTable } from "./frames.js";
 import { type ImageHeader, parseHeader } from "./header.js";
 import * as L from "./layout.js";
-import type { Metadata, Table } from "./metadata.js";
+import { Metadata, type Table } from "./metadata.js";
 import { pack, packable, unpack } from "./pack.js";
 import { type BlobSource, fileSource } from "./source.js";
 
@@ -18,6 +22,7 @@ export interface BlobInfo {
   /** diffID of its layer: the name of the file it is found in. */
   readonly source: Digest;
   readonly rootDigest: Digest;
+  readonly codec: Codec;
   readonly fileSize: number;
   readonly rawSize: number;
   /** Bytes of file data stored, without padding. */
@@ -29,6 +34,31 @@ export interface Blob {
   readonly source: BlobSource;
   readonly dataOffset: number;
   readonly rawSize: number;
+  /** The way to compressed data; undefined where the raw address space lies in the file as it is. */
+  readonly frames: FrameReader | undefined;
+}
+
+/** The data of an open file. */
+export function blobOf(source: BlobSource, metadata: Metadata, cache: FrameCache): Blob {
+  const { codec, dataOffset, rawSize } = metadata.header;
+  const frames =
+    codec === L.CODEC_NONE ? undefined : new FrameReader(new FrameTable(metadata), source, cache);
+  return { source, dataOffset, rawSize, frames };
+}
+
+/** Bytes of a blob's raw address space into all of `into`. Throws Corrupt, or a system error. */
+export function readRaw(blob: Blob, rawOffset: number, into: Uint8Array): void {
+  if (blob.frames !== undefined) {
+    blob.frames.read(rawOffset, into, 0, into.length);
+    return;
+  }
+  const offset = blob.dataOffset + rawOffset;
+  const got = blob.source.readBytes(offset, into);
+  if (got < into.length) throw endsHere(blob, offset + got);
+}
+
+function endsHere({ source }: Blob, position: number): Corrupt {
+  return new Corrupt(source.name, "data", `byte ${position}`, "the file ends here");
 }
 
 /** A stretch of a content in file order; `rawOffset` undefined for a hole. */
@@ -48,6 +78,7 @@ export function encodeBlobs(blobs: readonly BlobInfo[]): Buffer {
       size: packable(blob.fileSize),
       raw: packable(blob.rawSize),
       unique: packable(blob.uniqueBytes),
+      ...(blob.codec.name === "none" ? {} : { codec: blob.codec.name, level: blob.codec.level }),
     })),
   );
 }
@@ -72,9 +103,22 @@ export function decodeBlobs(metadata: Metadata): readonly BlobInfo[] {
       if (!Number.isSafeInteger(number)) throw heap.corrupt(0, `blob ${i + 1} without a size`);
       return number as number;
     };
+    const codec = ((): Codec => {
+      if (blob["codec"] === undefined && blob["level"] === undefined) return noCodec;
+      try {
+        if (typeof blob["level"] !== "number") throw new Error("no level");
+        return parseCodec(`${String(blob["codec"])}:${String(blob["level"])}`);
+      } catch {
+        throw heap.corrupt(0, `blob ${i + 1} with an unknown codec`);
+      }
+    })();
+    if (codec.name !== "none" && (metadata.header.features & (1 << L.FEATURE_BLOB_CODECS)) === 0) {
+      throw heap.corrupt(0, `blob ${i + 1} has a codec, of which the header says nothing`);
+    }
     return {
       source: digest(blob["source"]),
       rootDigest: digest(blob["root"]),
+      codec,
       fileSize: size(blob["size"]),
       rawSize: size(blob["raw"]),
       uniqueBytes: size(blob["unique"]),
@@ -83,8 +127,8 @@ export function decodeBlobs(metadata: Metadata): readonly BlobInfo[] {
 }
 
 /** Opens a blob for its data and checks that it is the one an index means. Throws Corrupt or a system error. */
-export function openBlob(info: BlobInfo, directory: string): Blob {
-  const path = join(directory, blobFile(info.source));
+export function openBlob(info: BlobInfo, directory: string, cache: FrameCache): Blob {
+  const path = join(directory, blobFile(info.source, info.codec));
   if (!existsSync(path)) throw new Error(`${path}: the blob of layer ${info.source} is missing`);
   const source = fileSource(path);
   try {
@@ -97,7 +141,9 @@ export function openBlob(info: BlobInfo, directory: string): Blob {
         `root digest ${header.rootDigest}, not ${info.rootDigest}`,
       );
     }
-    return { source, dataOffset: header.dataOffset, rawSize: header.rawSize };
+    // Without a codec nothing of its metadata is needed.
+    if (header.codec !== L.CODEC_NONE) return blobOf(source, Metadata.open(source), cache);
+    return { source, dataOffset: header.dataOffset, rawSize: header.rawSize, frames: undefined };
   } catch (cause) {
     source.close();
     throw cause;
@@ -228,7 +274,7 @@ export class ContentReader {
     return low;
   }
 
-  /** Where in its blob's file a stored range begins. Throws Corrupt when it is not inside the blob. */
+  /** Where in its blob's file a stored range begins, if the blob has no codec. Throws Corrupt when it is not inside the blob. */
   stored(content: number, range: ContentRange): { blob: Blob; offset: number } {
     const blob = this.blob(range.blob);
     const rawOffset = range.rawOffset as number;
@@ -262,14 +308,36 @@ export class ContentReader {
       if (range.rawOffset === undefined) out.bytes.fill(0, out.start + done, out.start + done + count);
       else {
         const { blob, offset: at } = this.stored(content, range);
-        const got = blob.source.read(at + skip, out.address + done, count);
-        if (got < 0) return done > 0 ? done : got;
-        if (got < count)
-          throw new Corrupt(blob.source.name, "data", `byte ${at + skip + got}`, "the file ends here");
+        if (blob.frames !== undefined) {
+          blob.frames.read(range.rawOffset + skip, out.bytes, out.start + done, count);
+        } else {
+          const got = blob.source.read(at + skip, out.address + done, count);
+          if (got < 0) return done > 0 ? done : got;
+          if (got < count) throw endsHere(blob, at + skip + got);
+        }
       }
       done += count;
     }
     return length;
+  }
+
+  /** See Image.prepare. */
+  prepare(content: number, size: number, offset: number, length: number, start: StartWork): number {
+    const range = this.scratch;
+    let key = 0;
+    let run = this.runAt(content, offset);
+    for (let done = 0; done < length; run++) {
+      this.range(content, run, size, range);
+      const skip = offset + done - range.fileOffset;
+      if (skip < 0 || skip >= range.length) return 0;
+      const count = Math.min(length - done, range.length - skip);
+      if (range.rawOffset !== undefined) {
+        const { frames } = this.stored(content, range).blob;
+        if (frames !== undefined) key = frames.prepare(range.rawOffset + skip, count, start) || key;
+      }
+      done += count;
+    }
+    return key;
   }
 
   /** See Image.seek. */

@@ -2,8 +2,8 @@
 // Invariants: bytes between contents are zero; a content equal to an earlier one leaves no trace; two contents are
 // equal when their bytes and their holes are (contentDigest).
 import { createHash, type Hash, hash } from "node:crypto";
-import { writeSync } from "node:fs";
 import { alignUp } from "../base/bytes.js";
+import type { DataSink } from "./data-sink.js";
 import { DigestIndex, digestWords } from "./growable.js";
 import { ALIGN, SMALL_ALIGN } from "./layout.js";
 
@@ -37,9 +37,9 @@ export function contentDigest(size: number, runs: readonly Run[], dataDigest: Ui
 }
 
 export class ContentStream {
-  private readonly fd: number;
+  private readonly sink: DataSink;
   private readonly buffer = Buffer.allocUnsafeSlow(BUFFER_SIZE);
-  /** Position in the file of buffer[0], and bytes in it. */
+  /** Position in the raw address space of buffer[0], and bytes in it. */
   private flushed = 0;
   private buffered = 0;
   private readonly digests = new DigestIndex(1024);
@@ -56,8 +56,8 @@ export class ContentStream {
   private placed = false;
   private hash: Hash | undefined;
 
-  constructor(fd: number) {
-    this.fd = fd;
+  constructor(sink: DataSink) {
+    this.sink = sink;
   }
 
   begin(): void {
@@ -135,10 +135,7 @@ export class ContentStream {
   }
 
   private drain(): void {
-    let done = 0;
-    while (done < this.buffered) {
-      done += writeSync(this.fd, this.buffer, done, this.buffered - done, this.flushed + done);
-    }
+    this.sink.write(this.buffer.subarray(0, this.buffered), this.startPosition);
     this.flushed += this.buffered;
     this.buffered = 0;
   }
@@ -185,10 +182,7 @@ export class ContentStream {
     if (this.buffered + bytes.length > BUFFER_SIZE) this.drain();
     if (bytes.length >= BUFFER_SIZE / 2) {
       this.drain();
-      let done = 0;
-      while (done < bytes.length) {
-        done += writeSync(this.fd, bytes, done, bytes.length - done, this.flushed + done);
-      }
+      this.sink.write(bytes, this.startPosition);
       this.flushed += bytes.length;
       return;
     }
@@ -201,6 +195,7 @@ export class ContentStream {
       this.buffered = position - this.flushed;
       return;
     }
+    this.sink.rewind(position);
     this.flushed = position;
     this.buffered = 0;
   }

@@ -21,6 +21,10 @@ export interface SectionExtent {
 export interface HeaderFacts {
   readonly kind: L.Kind;
   readonly codec: number;
+  /** The codec's level; 0 with codec none. */
+  readonly codecLevel: number;
+  /** Incompatible features in force, as bits. */
+  readonly features: number;
   readonly fileSize: number;
   readonly metaEnd: number;
   readonly dataOffset: number;
@@ -61,13 +65,16 @@ export function pageExtent(
 }
 
 /** Extents of sections of the given lengths, in file order: the only placing there is. */
-export function placeSections(lengths: Readonly<Record<L.SectionName, number>>): {
+export function placeSections(
+  order: readonly L.SectionName[],
+  lengths: Readonly<Record<L.SectionName, number>>,
+): {
   sections: SectionExtent[];
   treeEnd: number;
 } {
   let at = L.HEADER_SIZE;
   let treeEnd = at;
-  const sections = L.sectionOrder.map((name): SectionExtent => {
+  const sections = order.map((name): SectionExtent => {
     const { id, recordSize } = L.Section[name];
     const extent = { id, flags: 0, recordSize, offset: at, length: lengths[name] };
     at = alignUp(at + extent.length, L.SECTION_ALIGN);
@@ -108,6 +115,7 @@ export function encodeHeader(facts: HeaderFacts, pageDigests: Uint8Array): Buffe
   view.setUint16(H.major, L.MAJOR, true);
   view.setUint16(H.minor, L.MINOR, true);
   view.setUint32(H.headerSize, L.HEADER_SIZE, true);
+  writeU64(view, H.incompatible, facts.features);
   writeU64(view, H.fileSize, facts.fileSize);
   writeU64(view, H.metaEnd, facts.metaEnd);
   writeU64(view, H.dataOffset, facts.dataOffset);
@@ -119,6 +127,7 @@ export function encodeHeader(facts: HeaderFacts, pageDigests: Uint8Array): Buffe
   page[H.pageLog2] = L.PAGE_LOG2;
   page[H.digest] = L.DIGEST_SHA256;
   page[H.codec] = facts.codec;
+  page[H.codecLevel] = facts.codecLevel;
   page[H.nameHash] = L.NAME_HASH_FNV1A_FMIX;
   view.setUint16(H.kind, facts.kind, true);
   view.setUint32(H.sectionCount, facts.sections.length, true);
@@ -131,11 +140,19 @@ export function encodeHeader(facts: HeaderFacts, pageDigests: Uint8Array): Buffe
   const treeSections = facts.sections.filter(({ id }) => id < L.FIRST_PLACE_SECTION).length;
   const treePages = pageCounts(facts.treeEnd, facts.treeEnd).tree;
   page.set(treeRootOf(page, treeSections, pageDigests.subarray(0, treePages * L.DIGEST_SIZE)), H.treeRoot);
-  const properties = pack({});
+  const properties = pack(featureNames(facts.features));
   view.setUint16(H.propertiesLength, properties.length, true);
   page.set(properties, H.properties);
   view.setUint32(H.crc, crc32(page.subarray(0, H.crc)), true);
   return page;
+}
+
+/** The properties that name a header's features; none where there are none. */
+function featureNames(features: number): { features?: Record<string, string> } {
+  const named = [...L.knownFeatures].filter(([bit]) => (features & (1 << bit)) !== 0);
+  return named.length === 0
+    ? {}
+    : { features: Object.fromEntries(named.map(([bit, name]) => [String(bit), name])) };
 }
 
 /**
@@ -190,7 +207,11 @@ export function parseHeader(
   expectValue("digest", page[H.digest] as number, L.DIGEST_SHA256);
   expectValue("nameHash", page[H.nameHash] as number, L.NAME_HASH_FNV1A_FMIX);
   const codec = page[H.codec] as number;
-  if (codec !== L.CODEC_NONE) throw new Unsupported(file, `codec ${L.codecNames[codec] ?? codec}`);
+  if (L.codecNames[codec] === undefined) throw new Unsupported(file, `codec ${codec}`);
+  const codecLevel = page[H.codecLevel] as number;
+  if (codec === L.CODEC_NONE ? codecLevel !== 0 : codecLevel < 1 || codecLevel > L.MAX_LEVEL) {
+    throw bad("codec_level", `${codecLevel} with codec ${L.codecNames[codec]}`);
+  }
   const kind = view.getUint16(H.kind, true);
   if (kind !== L.Kind.layer && kind !== L.Kind.index) throw bad("kind", `unknown kind ${kind}`);
   if (
@@ -203,6 +224,8 @@ export function parseHeader(
   const facts = {
     kind,
     codec,
+    codecLevel,
+    features: view.getUint32(H.incompatible, true),
     fileSize: u64("fileSize"),
     metaEnd: u64("metaEnd"),
     dataOffset: u64("dataOffset"),
@@ -225,9 +248,12 @@ export function parseHeader(
     facts.fileSize,
     facts.dataSize === 0 ? facts.metaEnd : facts.dataOffset + facts.dataSize,
   );
-  expectValue("rawSize", facts.rawSize, facts.dataSize);
+  // A frame is never stored in more bytes than it has.
+  if (codec === L.CODEC_NONE ? facts.rawSize !== facts.dataSize : facts.rawSize < facts.dataSize) {
+    throw bad("raw_size", `${facts.rawSize}, but data_size is ${facts.dataSize}`);
+  }
   expectValue("bootSize", u64("bootSize"), facts.metaEnd);
-  const sections = parseSections(view, facts.treeEnd, facts.metaEnd, file);
+  const sections = parseSections(view, facts, file);
   return {
     ...facts,
     source: Buffer.from(page.subarray(H.source, H.source + 32)),
@@ -239,11 +265,17 @@ export function parseHeader(
 }
 
 /** Sections tile [HEADER_SIZE, metaEnd) in order of their ids, each known one there once, PAGES last. */
-function parseSections(view: DataView, treeEnd: number, metaEnd: number, file: string): SectionExtent[] {
+function parseSections(
+  view: DataView,
+  { codec, rawSize, treeEnd, metaEnd }: Pick<HeaderFacts, "codec" | "rawSize" | "treeEnd" | "metaEnd">,
+  file: string,
+): SectionExtent[] {
   const bad = (record: string, problem: string): Corrupt => new Corrupt(file, "header", record, problem);
   const count = view.getUint32(L.Header.sectionCount, true);
   if (count > L.MAX_SECTIONS) throw bad("section_count", `${count}, at most ${L.MAX_SECTIONS}`);
-  const byId = new Map<number, L.SectionType>(Object.values(L.Section).map((type) => [type.id, type]));
+  const byId = new Map<number, L.SectionType>(
+    L.sectionOrder(codec).map((name) => [L.Section[name].id, L.Section[name]]),
+  );
   const sections: SectionExtent[] = [];
   let at = L.HEADER_SIZE;
   let expectedTreeEnd = at;
@@ -280,10 +312,30 @@ function parseSections(view: DataView, treeEnd: number, metaEnd: number, file: s
   if (last.offset + last.length !== metaEnd)
     throw bad("meta_end", `${metaEnd} instead of ${last.offset + last.length}`);
   if (treeEnd !== expectedTreeEnd) throw bad("tree_end", `${treeEnd} instead of ${expectedTreeEnd}`);
+  if (codec !== L.CODEC_NONE) checkFrameCounts(sections, rawSize, file);
   const pages = pageCounts(treeEnd, last.offset).all;
   if (last.length !== pages * L.DIGEST_SIZE)
     throw bad("section PAGES", `${last.length / L.DIGEST_SIZE} digests for ${pages} pages`);
   return sections;
+}
+
+/** One record for each frame of the raw address space, and in FRAME one behind them. */
+function checkFrameCounts(sections: readonly SectionExtent[], rawSize: number, file: string): void {
+  const frames = Math.ceil(rawSize / L.FRAME);
+  for (const [{ id, name }, wanted] of [
+    [L.Section.frame, frames + 1],
+    [L.Section.frameDigest, frames],
+  ] as const) {
+    const { length, recordSize } = sections.find((section) => section.id === id) as SectionExtent;
+    if (length !== wanted * recordSize) {
+      throw new Corrupt(
+        file,
+        "header",
+        `section ${name}`,
+        `${length / recordSize} records for ${frames} frames`,
+      );
+    }
+  }
 }
 
 function refuseUnknownFeatures(page: Uint8Array, view: DataView, file: string): void {

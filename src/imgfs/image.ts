@@ -6,20 +6,27 @@ import { type Digest, digestOf } from "../base/digest.js";
 import { Errno, fsError } from "../base/errno.js";
 import { SEEK_DATA, SEEK_HOLE } from "../sys/files.js";
 import { S_IFMT, S_IFREG } from "../sys/stat.js";
+import { type Codec, codecOf } from "./codec.js";
 import {
   type Blob,
   type BlobInfo,
+  blobOf,
   type ContentRange,
   ContentReader,
   decodeBlobs,
   openBlob,
 } from "./content-reader.js";
+import { copyTask } from "./copy-task.js";
 import { Corrupt } from "./errors.js";
+import { FrameCache } from "./frame-cache.js";
+import type { StartWork } from "./frame-reader.js";
 import * as L from "./layout.js";
 import { mergeLayers } from "./merge.js";
 import { Metadata } from "./metadata.js";
 import { type BlobSource, fileSource } from "./source.js";
 import { TreeReader } from "./tree-reader.js";
+import { Verifier } from "./verifier.js";
+import type { CopyTask } from "./work.js";
 
 export type { BlobInfo } from "./content-reader.js";
 export type { DirectoryEntry } from "./tree-reader.js";
@@ -27,6 +34,8 @@ export type { DirectoryEntry } from "./tree-reader.js";
 export interface OpenOptions {
   /** Where the blobs of an index are; beside it unless given. */
   readonly blobDirectory?: string;
+  /** Compares each content with its digest before it is first read. */
+  readonly verify?: boolean;
 }
 
 /** Native memory that {@link Image.read} fills: `address` for the kernel, the same bytes in `bytes` from `start`. */
@@ -46,8 +55,14 @@ export class Image extends TreeReader {
   readonly blobs: readonly BlobInfo[];
   private readonly contents: ContentReader;
   private readonly self: BlobSource | undefined;
+  private readonly verifier: Verifier | undefined;
 
-  private constructor(metadata: Metadata, self: BlobSource | undefined, open: (number: number) => Blob) {
+  private constructor(
+    metadata: Metadata,
+    self: BlobSource | undefined,
+    verify: boolean | undefined,
+    open: (number: number) => Blob,
+  ) {
     super(metadata);
     const { header } = metadata;
     this.kind = header.kind === L.Kind.layer ? "layer" : "index";
@@ -57,16 +72,22 @@ export class Image extends TreeReader {
     this.blobs = decodeBlobs(metadata);
     this.self = self;
     this.contents = new ContentReader(metadata, open);
+    this.verifier = verify === true ? new Verifier(this.contents) : undefined;
   }
 
   /**
-   * Opens an index or a layer blob. The blobs of an index are files `<diffID hex>.imgfs`, opened when first read
+   * Opens an index or a layer blob. The blobs of an index are files (see folder.ts) beside it, opened when first read
    * from; {@link openBlobs} opens them all. Throws Corrupt, Unsupported, or Node's system error.
    */
   static open(path: string, options: OpenOptions = {}): Image {
     const source = fileSource(path);
     try {
-      return Image.over(source, Metadata.open(source), options.blobDirectory ?? dirname(path));
+      return Image.over(
+        source,
+        Metadata.open(source),
+        options.blobDirectory ?? dirname(path),
+        options.verify,
+      );
     } catch (cause) {
       source.close();
       throw cause;
@@ -80,16 +101,15 @@ export class Image extends TreeReader {
     return Image.over(source, metadata, dirname(source.name));
   }
 
-  private static over(source: BlobSource, metadata: Metadata, directory: string): Image {
-    const image: Image = new Image(metadata, source, (number) => {
-      if (number === 0) {
-        return { source, dataOffset: metadata.header.dataOffset, rawSize: metadata.header.rawSize };
-      }
+  private static over(source: BlobSource, metadata: Metadata, directory: string, verify?: boolean): Image {
+    const cache = new FrameCache();
+    const image: Image = new Image(metadata, source, verify, (number) => {
+      if (number === 0) return blobOf(source, metadata, cache);
       const info = image.blobs[number - 1];
       if (info === undefined) {
         throw new Corrupt(source.name, "CONTENT", "", `blob ${number} of ${image.blobs.length}`);
       }
-      return openBlob(info, directory);
+      return openBlob(info, directory, cache);
     });
     return image;
   }
@@ -97,13 +117,15 @@ export class Image extends TreeReader {
   /**
    * Merges layer blobs, bottom first, in memory, and opens the result. Throws as {@link open} and mergeLayers do.
    */
-  static stack(paths: readonly string[]): Image {
+  static stack(paths: readonly string[], { verify }: Pick<OpenOptions, "verify"> = {}): Image {
     const layers: Image[] = [];
     try {
       for (const path of paths) layers.push(Image.open(path));
       const name = paths.join(", ");
-      const blobs = layers.map((layer) => layer.ownBlob());
-      const image = new Image(Metadata.whole(name, mergeLayers(layers)), undefined, (number) => {
+      const cache = new FrameCache();
+      const blobs = layers.map((layer) => blobOf(layer.self as BlobSource, layer.metadata, cache));
+      const metadata = Metadata.whole(name, mergeLayers(layers));
+      const image = new Image(metadata, undefined, verify, (number) => {
         const blob = blobs[number - 1];
         if (blob === undefined) throw new Corrupt(name, "CONTENT", "", `blob ${number} of ${blobs.length}`);
         return blob;
@@ -114,11 +136,6 @@ export class Image extends TreeReader {
       for (const layer of layers) layer.close();
       throw cause;
     }
-  }
-
-  private ownBlob(): Blob {
-    const { dataOffset, rawSize } = this.metadata.header;
-    return { source: this.self as BlobSource, dataOffset, rawSize };
   }
 
   /** The file's length, of an image merged in memory that of its index. */
@@ -136,8 +153,15 @@ export class Image extends TreeReader {
     return this.metadata.header.uniqueBytes;
   }
 
-  get codec(): string {
-    return L.codecNames[this.metadata.header.codec] as string;
+  /** How this file's own data is stored. */
+  get codec(): Codec {
+    return codecOf(this.metadata.header);
+  }
+
+  /** Length of the raw address space of this file's own data, and the bytes stored of it. */
+  get dataSizes(): { readonly raw: number; readonly stored: number } {
+    const { rawSize, dataSize } = this.metadata.header;
+    return { raw: rawSize, stored: dataSize };
   }
 
   get contentCount(): number {
@@ -179,7 +203,41 @@ export class Image extends TreeReader {
     if (content < 0) return 0;
     const size = this.size(row);
     const count = Math.min(length, size - offset);
-    return count <= 0 ? 0 : this.contents.read(content, size, offset, out, count);
+    if (count <= 0) return 0;
+    this.verifier?.check(content, size);
+    return this.contents.read(content, size, offset, out, count);
+  }
+
+  /** Whether {@link prepare} may find something to do, so that it is worth calling. */
+  get prepares(): boolean {
+    return this.verifier !== undefined || this.codec.name !== "none" || this.blobs.some(isCompressed);
+  }
+
+  /**
+   * Has done elsewhere what reading these bytes would take long for, by `start`. The key of work that a read should
+   * wait for, or 0 when it can go ahead: then, or if `start` refused, it does itself what is left. With length 0 only
+   * what copying the data by {@link dataRanges} needs. Throws Corrupt.
+   */
+  prepare(row: number, offset: number, length: number, start: StartWork): number {
+    if ((this.mode(row) & S_IFMT) !== S_IFREG) return 0;
+    const content = this.content(row);
+    if (content < 0) return 0;
+    const size = this.size(row);
+    const verifying = this.verifier?.prepare(content, size, start) ?? 0;
+    if (verifying !== 0) return verifying;
+    const count = Math.min(length, size - offset);
+    return count <= 0 ? 0 : this.contents.prepare(content, size, offset, count, start);
+  }
+
+  /**
+   * The copy of a file's first `size` bytes to the descriptor `to`, which has that size already, as a task for another
+   * thread; undefined when that is not the way: see {@link dataRanges}. Throws Corrupt.
+   */
+  copyTask(row: number, size: number, to: number, sync: boolean): CopyTask | undefined {
+    const content = this.content(row);
+    return content < 0
+      ? undefined
+      : copyTask(this.contents, content, this.size(row), Math.min(size, this.size(row)), to, sync);
   }
 
   /** Position of the next data (SEEK_DATA) or hole (SEEK_HOLE) from `offset` on, or a negative errno. */
@@ -203,13 +261,14 @@ export class Image extends TreeReader {
     const content = this.content(row);
     if (content < 0) return true;
     const size = this.size(row);
+    this.verifier?.check(content, size);
     const range: ContentRange = { blob: 0, rawOffset: undefined, fileOffset: 0, length: 0 };
     const count = Math.max(1, this.contents.runCount(content));
     for (let run = 0; run < count; run++) {
       this.contents.range(content, run, size, range);
       if (range.rawOffset === undefined) continue;
       const { blob, offset } = this.contents.stored(content, range);
-      if (blob.source.fd < 0) return false;
+      if (blob.source.fd < 0 || blob.frames !== undefined) return false;
       visit(blob.source.fd, offset, range.fileOffset, range.length);
     }
     return true;
@@ -226,4 +285,8 @@ export class Image extends TreeReader {
     this.contents.close();
     this.self?.close();
   }
+}
+
+function isCompressed({ codec }: BlobInfo): boolean {
+  return codec.name !== "none";
 }

@@ -14,6 +14,7 @@ export const ALIGN = 1 << ALIGN_LOG2;
 export const SMALL_ALIGN = 16;
 /** Unit of compression of the raw address space. */
 export const FRAME_LOG2 = 17;
+export const FRAME = 1 << FRAME_LOG2;
 /** Unit in which metadata is read and verified. */
 export const PAGE_LOG2 = 16;
 export const PAGE = 1 << PAGE_LOG2;
@@ -35,12 +36,17 @@ export const NONE = 0xffff_ffff;
 export const Kind = { layer: 1, index: 2 } as const;
 export type Kind = (typeof Kind)[keyof typeof Kind];
 
-/** Codecs by the number in the header, with the names that messages use. This version stores and reads `none`. */
-export const codecNames: readonly string[] = ["none", "zstd"];
+/** Codecs by their number in the header. */
+export const codecNames = ["none", "zstd"] as const;
+export type CodecName = (typeof codecNames)[number];
 export const CODEC_NONE = 0;
+export const CODEC_ZSTD = 1;
+export const MAX_LEVEL = 19;
 
+/** An index refers to blobs that have a codec, and so other file names. */
+export const FEATURE_BLOB_CODECS = 0;
 /** Incompatible features this version knows, by bit. */
-export const knownFeatures: ReadonlyMap<number, string> = new Map();
+export const knownFeatures: ReadonlyMap<number, string> = new Map([[FEATURE_BLOB_CODECS, "blob codecs"]]);
 
 export const Header = struct({
   magic: raw(8),
@@ -67,7 +73,8 @@ export const Header = struct({
   treeEnd: u64,
   logicalBytes: u64,
   uniqueBytes: u64,
-  reserved1: raw(40),
+  codecLevel: u8,
+  reserved1: raw(39),
   pageRoot: raw(32),
   source: raw(32),
   treeRoot: raw(32),
@@ -170,11 +177,18 @@ export const Section = {
   content: { id: 32, name: "CONTENT", recordSize: ContentRecord.byteLength },
   run: { id: 33, name: "RUN", recordSize: RunRecord.byteLength },
   blobs: { id: 34, name: "BLOBS", recordSize: 1 },
+  frame: { id: 35, name: "FRAME", recordSize: 8 },
+  frameDigest: { id: 36, name: "FRAME_DIGEST", recordSize: DIGEST_SIZE },
   pages: { id: 63, name: "PAGES", recordSize: DIGEST_SIZE },
 } as const satisfies Record<string, SectionType>;
 export type SectionName = keyof typeof Section;
 
-/** Every section of this version in file order. */
-export const sectionOrder: readonly SectionName[] = (Object.keys(Section) as SectionName[]).sort(
+const withFrames: readonly SectionName[] = (Object.keys(Section) as SectionName[]).sort(
   (a, b) => Section[a].id - Section[b].id,
 );
+const plain = withFrames.filter((name) => name !== "frame" && name !== "frameDigest");
+
+/** Every section of a file of this version in file order; those of frames only where there is a codec. */
+export function sectionOrder(codec: number): readonly SectionName[] {
+  return codec === CODEC_NONE ? plain : withFrames;
+}

@@ -111,10 +111,12 @@ class Merger {
       dataSize: 0,
       logicalBytes: this.logicalBytes,
       uniqueBytes: this.uniqueBytes,
+      features: this.layers.some(({ image }) => image.codec.name !== "none") ? 1 << L.FEATURE_BLOB_CODECS : 0,
       blobs: encodeBlobs(
         this.layers.map(({ image }) => ({
           source: image.source,
           rootDigest: image.rootDigest,
+          codec: image.codec,
           fileSize: image.fileSize,
           rawSize: image.metadata.header.rawSize,
           uniqueBytes: image.uniqueBytes,

@@ -14,7 +14,23 @@ export interface SealOptions {
   readonly uniqueBytes: number;
   /** Content of BLOBS. */
   readonly blobs: Uint8Array;
+  /** Incompatible features, as bits. */
+  readonly features?: number;
+  /** Where the data is compressed: then dataSize is what is stored of it. */
+  readonly frames?: SealedFrames | undefined;
 }
+
+/** The frames of compressed data. */
+export interface SealedFrames {
+  readonly codec: number;
+  readonly level: number;
+  readonly rawSize: number;
+  /** Contents of FRAME and FRAME_DIGEST. */
+  readonly places: Uint8Array;
+  readonly digests: Uint8Array;
+}
+
+const none = new Uint8Array(0);
 
 /**
  * The file's bytes [0, metaEnd). Completes `tables`; it is not to be used again. Throws an Error when there is more
@@ -24,20 +40,24 @@ export function sealMetadata(tables: TreeTables, options: SealOptions): Uint8Arr
   const pieces: Record<L.SectionName, readonly Uint8Array[]> = {
     ...tables.finish(),
     blobs: [options.blobs],
+    frame: [options.frames?.places ?? none],
+    frameDigest: [options.frames?.digests ?? none],
     pages: [],
   };
+  const codec = options.frames?.codec ?? L.CODEC_NONE;
+  const order = L.sectionOrder(codec);
   const lengths = Object.fromEntries(
-    L.sectionOrder.map((name) => [name, pieces[name].reduce((sum, piece) => sum + piece.length, 0)]),
+    order.map((name) => [name, pieces[name].reduce((sum, piece) => sum + piece.length, 0)]),
   ) as Record<L.SectionName, number>;
-  const sketch = placeSections(lengths);
+  const sketch = placeSections(order, lengths);
   const pagesOffset = (sketch.sections.at(-1) as { offset: number }).offset;
   lengths.pages = pageCounts(sketch.treeEnd, pagesOffset).all * L.DIGEST_SIZE;
-  const { sections, treeEnd } = placeSections(lengths);
+  const { sections, treeEnd } = placeSections(order, lengths);
   const metaEnd = pagesOffset + lengths.pages;
   if (metaEnd > L.METADATA_MAX) throw new Error(`${metaEnd} bytes of metadata, at most ${L.METADATA_MAX}`);
 
   const file = new Uint8Array(metaEnd);
-  L.sectionOrder.forEach((name, i) => {
+  order.forEach((name, i) => {
     let at = sections[i]?.offset as number;
     for (const piece of pieces[name]) {
       file.set(piece, at);
@@ -48,12 +68,14 @@ export function sealMetadata(tables: TreeTables, options: SealOptions): Uint8Arr
   const dataOffset = options.dataSize === 0 ? 0 : alignUp(metaEnd, L.ALIGN);
   const facts: HeaderFacts = {
     kind: options.kind,
-    codec: L.CODEC_NONE,
+    codec,
+    codecLevel: options.frames?.level ?? 0,
+    features: options.features ?? 0,
     fileSize: options.dataSize === 0 ? metaEnd : dataOffset + options.dataSize,
     metaEnd,
     dataOffset,
     dataSize: options.dataSize,
-    rawSize: options.dataSize,
+    rawSize: options.frames?.rawSize ?? options.dataSize,
     treeEnd,
     logicalBytes: options.logicalBytes,
     uniqueBytes: options.uniqueBytes,

@@ -283,7 +283,10 @@ export class TreeTables {
   }
 
   /** Completes the tables, once, and returns the bytes of each section as pieces; BLOBS and PAGES are not ours. */
-  finish(): Record<Exclude<L.SectionName, "blobs" | "pages">, readonly Uint8Array[]> {
+  finish(): Record<
+    Exclude<L.SectionName, "blobs" | "frame" | "frameDigest" | "pages">,
+    readonly Uint8Array[]
+  > {
     const directoryCount = this.directories.count;
     const sentinel = this.directories.push();
     this.directories.words[sentinel] = this.entries.count;

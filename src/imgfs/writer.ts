@@ -2,12 +2,14 @@
 // Contents go to the file from offset 0; finish() slides the tables in front of them.
 // Invariant: the bytes depend on the tree, the contents and their order only; what the tree does not refer to is not
 // in the file.
-import { closeSync, fsyncSync, ftruncateSync, openSync, renameSync, unlinkSync, writeSync } from "node:fs";
+import { closeSync, fsyncSync, ftruncateSync, openSync, renameSync, unlinkSync } from "node:fs";
 import { alignUp } from "../base/bytes.js";
 import { type Digest, digestBytes } from "../base/digest.js";
 import { FALLOC_FL_INSERT_RANGE, fallocateFd } from "../sys/files.js";
+import { type Codec, noCodec } from "./codec.js";
 import { ContentStream, type Run, type StoredContent } from "./contents.js";
 import { copyBytes } from "./copy.js";
+import { FileSink, FrameSink, type StoredFrames, writeAll } from "./data-sink.js";
 import { parseHeader } from "./header.js";
 import * as L from "./layout.js";
 import { sealMetadata } from "./seal.js";
@@ -25,27 +27,42 @@ export interface LayerSummary {
   fileSize: number;
   /** Sum of file sizes, each inode once. */
   logicalBytes: number;
-  /** Bytes of file data stored, without padding. */
+  /** Bytes of file data, each content once, without padding. */
   uniqueBytes: number;
+  /** Those with padding, and what is stored of them; the same without a codec. */
+  rawSize: number;
+  dataSize: number;
 }
 
 export class LayerWriter {
   private readonly path: string;
   private fd: number;
+  private readonly level: number;
+  /** Undefined with codec none. */
+  private readonly frames: FrameSink | undefined;
   private readonly stream: ContentStream;
 
-  private constructor(path: string, fd: number) {
+  private constructor(path: string, fd: number, level: number, frames: FrameSink | undefined) {
     this.path = path;
     this.fd = fd;
-    this.stream = new ContentStream(fd);
+    this.level = level;
+    this.frames = frames;
+    this.stream = new ContentStream(frames ?? new FileSink(fd));
   }
 
   /**
    * Creates the file `path` exclusively; it is a temporary that the caller renames after finish(). Throws Node's
-   * system error, EEXIST when the file exists.
+   * system error, EEXIST when the file exists, or an Error where the codec is not available.
    */
-  static create(path: string): LayerWriter {
-    return new LayerWriter(path, openSync(path, "wx+", 0o644));
+  static create(path: string, { name, level }: Codec = noCodec): LayerWriter {
+    const fd = openSync(path, "wx+", 0o644);
+    try {
+      return new LayerWriter(path, fd, level, name === "none" ? undefined : new FrameSink(fd, level));
+    } catch (cause) {
+      closeSync(fd);
+      unlinkSync(path);
+      throw cause;
+    }
   }
 
   beginContent(): void {
@@ -84,7 +101,10 @@ export class LayerWriter {
     const kept = stored.filter((_, id) => used[id] === 1);
     const moved = kept.length === stored.length ? undefined : relocate(kept);
     const uniqueBytes = kept.reduce((sum, content) => sum + content.stored, 0);
-    const dataSize = moved?.size ?? this.stream.position;
+    const rawSize = moved?.size ?? this.stream.position;
+    const frames =
+      this.frames === undefined ? undefined : this.finishFrames(this.frames, moved?.pieces, rawSize);
+    const dataSize = frames?.size ?? rawSize;
     const digests = this.stream.digestBytes;
     for (const id of order)
       addContent(tables, stored[id] as StoredContent, digests, id * L.DIGEST_SIZE, moved?.offsets);
@@ -97,14 +117,11 @@ export class LayerWriter {
       logicalBytes,
       uniqueBytes,
       blobs: new Uint8Array(0),
+      frames: frames && { ...frames, codec: L.CODEC_ZSTD, level: this.level, rawSize },
     });
-    ftruncateSync(this.fd, this.stream.position);
-    this.place(
-      metadata,
-      dataSize,
-      moved?.pieces ?? [{ from: 0, to: 0, length: dataSize }],
-      moved !== undefined,
-    );
+    const pieces = frames === undefined ? moved?.pieces : undefined;
+    ftruncateSync(this.fd, frames?.size ?? this.stream.position);
+    this.place(metadata, dataSize, pieces ?? [{ from: 0, to: 0, length: dataSize }], pieces !== undefined);
     fsyncSync(this.fd);
     this.close();
     const fileSize = dataSize === 0 ? metadata.length : alignUp(metadata.length, L.ALIGN) + dataSize;
@@ -118,6 +135,8 @@ export class LayerWriter {
       fileSize,
       logicalBytes,
       uniqueBytes,
+      rawSize,
+      dataSize,
     };
   }
 
@@ -152,6 +171,27 @@ export class LayerWriter {
     closeSync(fd);
   }
 
+  /** The frames in the file as it is then; when contents move, the file is a new one. */
+  private finishFrames(sink: FrameSink, pieces: readonly Piece[] | undefined, rawSize: number): StoredFrames {
+    const frames = sink.finish();
+    if (pieces === undefined) return frames;
+    const fd = openSync(this.copyPath, "wx+", 0o644);
+    try {
+      const moved = new FrameSink(fd, this.level);
+      moveFrames(sink, this.stream.position, pieces, moved);
+      const result = moved.finish();
+      if (result.digests.length !== Math.ceil(rawSize / L.FRAME) * L.DIGEST_SIZE)
+        throw new Error("frames are missing");
+      renameSync(this.copyPath, this.path);
+      this.close();
+      this.fd = fd;
+      return result;
+    } catch (cause) {
+      if (this.fd !== fd) closeSync(fd);
+      throw cause;
+    }
+  }
+
   /** Brings the tables in front of the data: shifting the file's extents where it can, else into a second file. */
   private place(metadata: Uint8Array, dataSize: number, pieces: readonly Piece[], rewritten: boolean): void {
     const dataOffset = dataSize === 0 ? 0 : alignUp(metadata.length, L.ALIGN);
@@ -169,7 +209,7 @@ export class LayerWriter {
       this.close();
       this.fd = copy;
     }
-    writeAll(this.fd, metadata);
+    writeAll(this.fd, metadata, 0);
   }
 }
 
@@ -224,7 +264,23 @@ function addContent(
   tables.addContent(digests, digestStart, 0, 0, firstRun, content.runs.length);
 }
 
-function writeAll(fd: number, bytes: Uint8Array): void {
-  let done = 0;
-  while (done < bytes.length) done += writeSync(fd, bytes, done, bytes.length - done, done);
+/** Writes pieces of a compressed raw address space of `size` bytes to another one, in their new places. */
+function moveFrames(from: FrameSink, size: number, pieces: readonly Piece[], to: FrameSink): void {
+  const bytes = Buffer.allocUnsafeSlow(L.FRAME);
+  let decoded = -1;
+  let end = 0;
+  for (const piece of pieces) {
+    to.write(Buffer.alloc(piece.to - end), Infinity);
+    for (let done = 0; done < piece.length; ) {
+      const at = piece.from + done;
+      const frame = Math.floor(at / L.FRAME);
+      const skip = at - frame * L.FRAME;
+      if (frame !== decoded) from.read(frame, Math.min(L.FRAME, size - frame * L.FRAME), bytes);
+      decoded = frame;
+      const count = Math.min(piece.length - done, L.FRAME - skip);
+      to.write(bytes.subarray(skip, skip + count), Infinity);
+      done += count;
+    }
+    end = piece.to + piece.length;
+  }
 }

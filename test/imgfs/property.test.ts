@@ -4,12 +4,24 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { type Name, nameOf } from "../../src/base/bytes.js";
 import { checkImage } from "../../src/imgfs/check.js";
+import { noCodec, parseCodec } from "../../src/imgfs/codec.js";
 import { Corrupt, LinkError, Unsupported } from "../../src/imgfs/errors.js";
 import { Image } from "../../src/imgfs/image.js";
 import { mergeLayers } from "../../src/imgfs/merge.js";
 import { type DirectoryInode, InodeType, type LayerEntry } from "../../src/imgfs/tree.js";
 import { reseal } from "./reseal.js";
-import { device, directory, file, list, scratch, symlink, whiteout, writeLayer, xattr } from "./support.js";
+import {
+  device,
+  directory,
+  file,
+  list,
+  noise,
+  scratch,
+  symlink,
+  whiteout,
+  writeLayer,
+  xattr,
+} from "./support.js";
 
 const nameByte = fc.integer({ min: 1, max: 255 }).filter((byte) => byte !== 0x2f);
 const anyName = fc
@@ -220,6 +232,7 @@ function expectModel(image: Image, model: Model): void {
   expect(actual).toEqual(expected);
 }
 
+const codecs = [noCodec, parseCodec("zstd:1")];
 const how = { opaque: false, explicit: true, meta: {} };
 const runs = process.env["IMGFS_SOAK"] === "1" ? 2000 : 150;
 
@@ -227,7 +240,10 @@ describe("random trees", () => {
   it("come out of layers, merged, as the obvious merge makes them, and are sound", () => {
     fc.assert(
       fc.property(fc.array(modelEntries, { minLength: 1, maxLength: 4 }), (models) => {
-        const paths = models.map((entries) => writeLayer(build(entries, how)).path);
+        // Every other layer compressed: codecs do not change what an image is.
+        const paths = models.map(
+          (entries, i) => writeLayer(build(entries, how), undefined, undefined, codecs[i % 2]).path,
+        );
         const model = models.reduce((lower, upper) => apply(lower, upper), new Map() as Model);
         if (hasConflict(model)) expect(() => Image.stack(paths)).toThrow("in the layers below");
         else {
@@ -260,14 +276,18 @@ function useAll(path: string): "fine" | "refused" {
   }
 }
 
-describe("random damage", () => {
+describe.each(codecs)("random damage with codec $name", (codec) => {
   const { path } = writeLayer(
     directory({
       a: file("one"),
       b: file([4096, "two", 50]),
       c: directory({ d: symlink("x"), e: whiteout, f: directory({ g: file("g", { mtimeSec: 2 ** 40 }) }) }),
       h: file("h", { xattrs: [xattr("user.x", "y")] }),
+      i: file([Buffer.alloc(133_000, "frames"), 300_000, noise(5000)]),
     }),
+    undefined,
+    undefined,
+    codec,
   );
   const sound = readFileSync(path);
   const metaEnd = Number(sound.readBigUInt64LE(0x28));
@@ -298,7 +318,7 @@ describe("random damage", () => {
         expect(JSON.stringify(list(again))).toBe(expected);
         again.close();
       }),
-      { numRuns: runs * 4 },
+      { numRuns: runs * (codec === noCodec ? 4 : 2) },
     );
   });
 
@@ -318,7 +338,7 @@ describe("random damage", () => {
         const { findings } = checkImage(target, { data: true });
         if (used === "refused") expect(findings.length).toBeGreaterThan(0);
       }),
-      { numRuns: runs * 8 },
+      { numRuns: runs * (codec === noCodec ? 8 : 4) },
     );
   });
 });

@@ -1,10 +1,12 @@
 // Layer trees in a few words, layers written to temporary files, and images read back as plain listings.
+import { createHash } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll } from "vitest";
 import { bytesOf, type Name, nameFromText, nameOf } from "../../src/base/bytes.js";
 import { type Digest, sha256 } from "../../src/base/digest.js";
+import type { Codec } from "../../src/imgfs/codec.js";
 import { type DirectoryEntry, Image } from "../../src/imgfs/image.js";
 import type { DirectoryInode, FileInode, LayerEntry, LayerInode, Xattr } from "../../src/imgfs/tree.js";
 import { InodeType } from "../../src/imgfs/tree.js";
@@ -17,6 +19,14 @@ afterAll(() => rmSync(scratch, { recursive: true, force: true }));
 let counter = 0;
 export function temporary(extension = "imgfs"): string {
   return join(scratch, `${++counter}.${extension}`);
+}
+
+/** Bytes that no compressor makes smaller, the same on every run. */
+export function noise(length: number, seed = 0): Buffer {
+  const parts = Array.from({ length: Math.ceil(length / 32) }, (_, i) =>
+    createHash("sha256").update(`${seed} ${i}`).digest(),
+  );
+  return Buffer.concat(parts).subarray(0, length);
 }
 
 export interface Meta {
@@ -115,8 +125,13 @@ export function writeContents(writer: LayerWriter, root: DirectoryInode): void {
   }
 }
 
-export function writeLayer(root: DirectoryInode, path = temporary(), source?: Digest): WrittenLayer {
-  const writer = LayerWriter.create(path);
+export function writeLayer(
+  root: DirectoryInode,
+  path = temporary(),
+  source?: Digest,
+  codec?: Codec,
+): WrittenLayer {
+  const writer = LayerWriter.create(path, codec);
   writeContents(writer, root);
   return { path, summary: writer.finish(root, source ?? sha256(Buffer.from(path))) };
 }
