@@ -6,6 +6,7 @@ import { existsSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { type Digest, sha256 } from "../base/digest.js";
+import { type Codec, codecText, noCodec } from "../imgfs/codec.js";
 import { blobFile, CONFIG_FILE, INDEX_FILE } from "../imgfs/folder.js";
 import { Image } from "../imgfs/image.js";
 import { mergeLayers } from "../imgfs/merge.js";
@@ -25,6 +26,8 @@ export interface BuildOptions {
   readonly jobs?: number | undefined;
   /** `os/arch[/variant]`; this machine's unless given. */
   readonly platform?: string | undefined;
+  /** How the blobs store data; none unless given. */
+  readonly codec?: Codec | undefined;
   readonly onEvent?: ((event: BuildEvent) => void) | undefined;
   /** Ends the build; nothing is left behind and the promise rejects with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
@@ -61,7 +64,10 @@ export interface BuiltLayer {
   readonly milliseconds: number;
 }
 
-export type BlobSummary = Omit<LayerSummary, "contents">;
+export interface BlobSummary extends Omit<LayerSummary, "contents"> {
+  /** `none` or `zstd:LEVEL`. */
+  readonly codec: string;
+}
 
 export interface BuildResult {
   /** Path of the index. */
@@ -92,7 +98,7 @@ export async function buildImage(
   options: BuildOptions = {},
 ): Promise<BuildResult> {
   const start = performance.now();
-  const { jobs, platform, onEvent = () => {}, signal } = options;
+  const { jobs, platform, codec = noCodec, onEvent = () => {}, signal } = options;
   if (jobs !== undefined && !(Number.isInteger(jobs) && jobs > 0))
     throw new Error(`not a number of jobs: ${jobs}`);
   signal?.throwIfAborted();
@@ -104,10 +110,7 @@ export async function buildImage(
       image,
       staging,
       jobs ?? Math.min(availableParallelism(), maxDefaultJobs),
-      {
-        onEvent,
-        signal,
-      },
+      { codec, onEvent, signal },
     );
     signal?.throwIfAborted();
     onEvent({ type: "merge", layers: layers.length });
@@ -120,7 +123,7 @@ export async function buildImage(
     staging.write(INDEX_FILE, mergeIndex(layers));
     staging.write(CONFIG_FILE, config);
     const merged = indexNumbers(staging.pathOf(INDEX_FILE), staging.folder);
-    const built = publishLayers(layers, staging);
+    const built = publishLayers(layers, codec, staging);
     const configPath = staging.publish(CONFIG_FILE);
     const index = staging.publish(INDEX_FILE);
     staging.sync();
@@ -144,6 +147,7 @@ export async function buildImage(
 type StagedLayer = BuiltLayer & { readonly current: string; readonly staged: string | undefined };
 
 interface Hooks {
+  readonly codec: Codec;
   readonly onEvent: (event: BuildEvent) => void;
   readonly signal: AbortSignal | undefined;
 }
@@ -153,9 +157,9 @@ async function convertLayers(
   image: ImageSource,
   staging: Staging,
   jobs: number,
-  { onEvent, signal }: Hooks,
+  { codec, onEvent, signal }: Hooks,
 ): Promise<StagedLayer[]> {
-  const staged: (StagedLayer | undefined)[] = image.layers.map((layer) => reusable(layer, staging));
+  const staged: (StagedLayer | undefined)[] = image.layers.map((layer) => reusable(layer, codec, staging));
   staged.forEach((result, layer) => {
     if (result !== undefined) onEvent({ type: "layer-done", layer, result });
   });
@@ -168,7 +172,11 @@ async function convertLayers(
   });
   const layerAt = (task: number): LayerSource => image.layers[todo[task] as number] as LayerSource;
   const name = (task: number): string => `layer-${todo[task]}`;
-  const tasks = todo.map((_, task) => ({ source: layerAt(task), target: staging.temporary(name(task)) }));
+  const tasks = todo.map((_, task) => ({
+    source: layerAt(task),
+    target: staging.temporary(name(task)),
+    codec,
+  }));
   const fault = (task: number, message: string): Error => {
     const id = layerAt(task).digest ?? layerAt(task).diffId;
     return new Error(`layer ${(todo[task] as number) + 1}${id === undefined ? "" : ` (${id})`}: ${message}`);
@@ -182,7 +190,7 @@ async function convertLayers(
       onEvent({ type: "layer-progress", layer: todo[task] as number, done, size: layerAt(task).bytes.size }),
     onDone: (task, converted) => {
       const layer = todo[task] as number;
-      const result = stagedLayer(layerAt(task), converted, staging, name(task));
+      const result = stagedLayer(layerAt(task), converted, codec, staging, name(task));
       staged[layer] = result;
       onEvent({ type: "layer-done", layer, result });
     },
@@ -194,10 +202,10 @@ async function convertLayers(
 }
 
 /** The blob of an earlier build when there is a sound one: its header and page digests are read, not its data. */
-function reusable(layer: LayerSource, staging: Staging): StagedLayer | undefined {
+function reusable(layer: LayerSource, codec: Codec, staging: Staging): StagedLayer | undefined {
   const { diffId } = layer;
   if (diffId === undefined) return undefined;
-  const path = join(staging.folder, blobFile(diffId));
+  const path = join(staging.folder, blobFile(diffId, codec));
   if (!existsSync(path)) return undefined;
   let blob: Image;
   try {
@@ -207,6 +215,7 @@ function reusable(layer: LayerSource, staging: Staging): StagedLayer | undefined
   }
   try {
     if (blob.kind !== "layer" || blob.source !== diffId) return undefined;
+    if (codecText(blob.codec) !== codecText(codec)) return undefined;
     return {
       diffId,
       digest: layer.digest,
@@ -228,6 +237,7 @@ function reusable(layer: LayerSource, staging: Staging): StagedLayer | undefined
 function stagedLayer(
   layer: LayerSource,
   converted: ConvertedLayer,
+  codec: Codec,
   staging: Staging,
   name: string,
 ): StagedLayer {
@@ -237,12 +247,12 @@ function stagedLayer(
     digest,
     mediaType: layer.mediaType,
     compression,
-    path: join(staging.folder, blobFile(diffId)),
+    path: join(staging.folder, blobFile(diffId, codec)),
     current: staging.pathOf(name),
     staged: name,
     reused: false,
     size: layer.bytes.size,
-    summary,
+    summary: { ...summary, codec: codecText(codec) },
     milliseconds,
   };
 }
@@ -256,6 +266,9 @@ function summaryOf(blob: Image): BlobSummary {
     fileSize: blob.fileSize,
     logicalBytes: blob.logicalBytes,
     uniqueBytes: blob.uniqueBytes,
+    rawSize: blob.dataSizes.raw,
+    dataSize: blob.dataSizes.stored,
+    codec: codecText(blob.codec),
   };
 }
 
@@ -290,11 +303,11 @@ function indexNumbers(
 }
 
 /** Names the blobs, each once however often its layer occurs. */
-function publishLayers(layers: readonly StagedLayer[], staging: Staging): BuiltLayer[] {
+function publishLayers(layers: readonly StagedLayer[], codec: Codec, staging: Staging): BuiltLayer[] {
   const done = new Set<string>();
   return layers.map(({ current: _, staged, ...layer }) => {
     if (staged !== undefined && !done.has(staged)) {
-      staging.publish(staged, blobFile(layer.diffId));
+      staging.publish(staged, blobFile(layer.diffId, codec));
       done.add(staged);
     }
     return layer;

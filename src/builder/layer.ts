@@ -5,6 +5,7 @@ import { createHash } from "node:crypto";
 import { closeSync, openSync, readSync } from "node:fs";
 import { displayName } from "../base/bytes.js";
 import { type Digest, digestOf } from "../base/digest.js";
+import type { Codec } from "../imgfs/codec.js";
 import type { FileInode } from "../imgfs/tree.js";
 import { type LayerSummary, LayerWriter } from "../imgfs/writer.js";
 import type { LayerSource } from "../oci/source.js";
@@ -18,6 +19,8 @@ export interface LayerTask {
   readonly source: LayerSource;
   /** Path of the blob to create; must not exist. Removed again when the conversion fails. */
   readonly target: string;
+  /** Of the blob; none unless given. */
+  readonly codec?: Codec;
 }
 
 /** What came of it; plain data. */
@@ -52,7 +55,7 @@ export async function convertLayer(task: LayerTask, watch: Watch = unwatched): P
   const start = performance.now();
   const input = new Input(source, watch);
   try {
-    const writer = LayerWriter.create(target);
+    const writer = LayerWriter.create(target, task.codec);
     try {
       const sink = new LayerSink(writer);
       const reader = new TarReader(sink);

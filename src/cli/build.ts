@@ -1,6 +1,7 @@
 // The `build` command.
 import { existsSync } from "node:fs";
 import { type BuildResult, buildImage } from "../builder/image.js";
+import { type Codec, parseCodec } from "../imgfs/codec.js";
 import { parsePlatform } from "../oci/platform.js";
 import { parseReference } from "../oci/reference.js";
 import { ExitCode, Failure } from "./failure.js";
@@ -10,6 +11,7 @@ import { createProgress, type ProgressKind } from "./progress.js";
 interface BuildCommandOptions {
   readonly jobs?: number;
   readonly platform?: string;
+  readonly codec: string;
   readonly progress: ProgressKind;
   readonly json?: boolean;
 }
@@ -17,7 +19,7 @@ interface BuildCommandOptions {
 const stopSignals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 export async function build(source: string, dest: string, options: BuildCommandOptions): Promise<void> {
-  checkArguments(source, options.platform);
+  const codec = checkArguments(source, options);
   const progress = createProgress(options.progress, process.stderr);
   const abort = new AbortController();
   let signal: NodeJS.Signals | undefined;
@@ -31,6 +33,7 @@ export async function build(source: string, dest: string, options: BuildCommandO
     const result = await buildImage(source, dest, {
       ...(options.jobs === undefined ? {} : { jobs: options.jobs }),
       ...(options.platform === undefined ? {} : { platform: options.platform }),
+      codec,
       onEvent: progress.update,
       signal: abort.signal,
     });
@@ -49,16 +52,19 @@ export async function build(source: string, dest: string, options: BuildCommandO
 }
 
 /** What is wrong with the command line itself, or names nothing, is told by its exit code. */
-function checkArguments(source: string, platform: string | undefined): void {
+function checkArguments(source: string, { platform, codec }: BuildCommandOptions): Codec {
   let path: string;
+  let parsed: Codec;
   try {
     ({ path } = parseReference(source));
+    parsed = parseCodec(codec);
     if (platform !== undefined) parsePlatform(platform);
   } catch (cause) {
     throw new Failure(ExitCode.usage, `build ${source}`, { cause });
   }
   if (!existsSync(path))
     throw new Failure(ExitCode.notFound, `build ${source}: ${path}: no such file or directory`);
+  return parsed;
 }
 
 function summary(result: BuildResult): string {

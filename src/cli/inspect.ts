@@ -1,19 +1,25 @@
 // The `inspect` command: what an index or a layer blob says of itself, without reading its tree.
+import { codecText } from "../imgfs/codec.js";
+import type { Image } from "../imgfs/image.js";
 import { openRaw } from "./open.js";
 import { formatBytes, printResult, table } from "./output.js";
 
 export function inspect(path: string, options: { readonly json?: boolean }): void {
   const image = openRaw(path);
   try {
+    const { rawSize, storedSize } = dataOf(image);
     const facts = {
       kind: image.kind,
       rootDigest: image.rootDigest,
       treeRoot: image.treeRoot,
       source: image.source,
-      codec: image.codec,
+      codec: codecsOf(image),
       fileSize: image.fileSize,
       logicalBytes: image.logicalBytes,
       uniqueBytes: image.uniqueBytes,
+      rawSize,
+      storedSize,
+      ratio: rawSize === 0 ? 1 : Number((storedSize / rawSize).toFixed(4)),
       entries: image.entryTotal,
       inodes: image.inodeCount,
       directories: image.directoryCount,
@@ -21,7 +27,9 @@ export function inspect(path: string, options: { readonly json?: boolean }): voi
       blobs: image.blobs.map((blob) => ({
         diffId: blob.source,
         rootDigest: blob.rootDigest,
+        codec: codecText(blob.codec),
         fileSize: blob.fileSize,
+        rawSize: blob.rawSize,
       })),
     };
     printResult(facts, options.json === true, () =>
@@ -33,14 +41,37 @@ export function inspect(path: string, options: { readonly json?: boolean }): voi
         ["codec", facts.codec],
         ["file size", formatBytes(facts.fileSize)],
         ["files hold", formatBytes(facts.logicalBytes)],
-        ["stored once", formatBytes(facts.uniqueBytes)],
+        ["each once", formatBytes(facts.uniqueBytes)],
+        [
+          "stored",
+          `${formatBytes(storedSize)}, ${(facts.ratio * 100).toFixed(1)}% of ${formatBytes(rawSize)}`,
+        ],
         ["entries", String(facts.entries)],
         ["inodes", `${facts.inodes}, ${facts.directories} of them directories`],
         ["contents", String(facts.contents)],
-        ...facts.blobs.map((blob, i) => [`blob ${i + 1}`, `${blob.diffId}  ${formatBytes(blob.fileSize)}`]),
+        ...facts.blobs.map((blob, i) => [
+          `blob ${i + 1}`,
+          `${blob.diffId}  ${blob.codec}  ${formatBytes(blob.fileSize)}`,
+        ]),
       ]),
     );
   } finally {
     image.close();
   }
+}
+
+/** The codecs of what an image refers to, each once. */
+function codecsOf(image: Image): string {
+  const own =
+    image.kind === "layer" || image.blobs.length === 0 || image.dataSizes.raw > 0 ? [image.codec] : [];
+  return [...new Set([...own, ...image.blobs.map(({ codec }) => codec)].map(codecText))].join(", ");
+}
+
+/** Bytes of data with padding, and what they take: of an index also those of its blobs, whose files count whole. */
+function dataOf(image: Image): { rawSize: number; storedSize: number } {
+  const { raw, stored } = image.dataSizes;
+  return {
+    rawSize: image.blobs.reduce((sum, { rawSize }) => sum + rawSize, raw),
+    storedSize: image.blobs.reduce((sum, { fileSize }) => sum + fileSize, stored),
+  };
 }

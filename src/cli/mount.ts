@@ -13,6 +13,7 @@ interface MountCommandOptions extends GlobalOptions {
   readonly squashToRoot?: boolean;
   readonly strictIdMap?: boolean;
   readonly devices?: boolean;
+  readonly verify?: boolean;
   readonly foreground?: boolean;
   readonly pidFile?: string;
   readonly statsOnExit?: boolean;
@@ -61,6 +62,7 @@ function mountOptions(
     squashToRoot: options.squashToRoot === true,
     strictIdMap: options.strictIdMap === true,
     devices: options.devices === true,
+    ...(options.verify === true ? { verify: true } : {}),
     statsOnExit: options.statsOnExit === true,
     logLevel: options.debug === true ? "debug" : options.logLevel,
     logFormat: options.logFormat,

@@ -51,6 +51,12 @@ export function program(startMount: StartMount): Command {
       "which image of an index with several (default: this machine's)",
     )
     .addOption(
+      new Option(
+        "--codec <none|zstd[:level]>",
+        "how file data is stored; levels 1 to 19, 3 unless given",
+      ).default("none"),
+    )
+    .addOption(
       new Option("--progress <kind>", "how progress is shown")
         .choices(["auto", "tty", "plain", "none"])
         .default("auto"),
@@ -72,6 +78,10 @@ export function program(startMount: StartMount): Command {
     .option("--squash-to-root", "show everything as root's, or as what the maps make of root")
     .option("--strict-id-map", "refuse an image with an id that is not in the maps")
     .option("--devices", "show the image's device nodes")
+    .option(
+      "--verify",
+      "check each file's bytes against their digest before they are first read (compressed data always is)",
+    )
     .option("-f, --foreground", "stay in the foreground until unmounted")
     .option("--pid-file <file>", "write the daemon's pid to this file while it lives", path)
     .option("--stats-on-exit", "print request counters when the mount ends (SIGUSR1 prints them at any time)")

@@ -22,7 +22,7 @@ export type CreateFileSystem = (assembly: Assembly) => FileSystem | Promise<File
 
 /** The overlay over the image, or the stack of blobs, that the options name. */
 export const createFileSystem: CreateFileSystem = ({ options, log, daemonPid }) => {
-  const image = openImage(options.sources);
+  const image = openImage(options.sources, options.verify === true);
   try {
     const { upper, work, devices, uidMap: uids, gidMap: gids, strictIdMap: strictIds } = options;
     const squashToRoot = options.squashToRoot ?? false;
@@ -38,20 +38,20 @@ export const createFileSystem: CreateFileSystem = ({ options, log, daemonPid }) 
  * One source is what imgfs build made, or a layer blob, which is shown as a stack of one; several are layer blobs. All
  * blobs are opened here, so that a missing or a wrong one is an error of the mount and not of a later read.
  */
-function openImage(sources: readonly string[]): Image {
+function openImage(sources: readonly string[], verify: boolean): Image {
   const [only] = sources;
   if (sources.length > 1 || only === undefined) {
     for (const source of sources) {
       if (statSync(source).isDirectory())
         throw new Error(`${source}: an image folder, not a layer blob to stack`);
     }
-    return Image.stack(sources);
+    return Image.stack(sources, { verify });
   }
   const file = imageFile(only);
-  const image = Image.open(file);
+  const image = Image.open(file, { verify });
   if (image.kind === "layer") {
     image.close();
-    return Image.stack([file]);
+    return Image.stack([file], { verify });
   }
   try {
     image.openBlobs();

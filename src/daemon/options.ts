@@ -22,6 +22,8 @@ export interface MountOptions {
   readonly strictIdMap?: boolean;
   /** Show the device nodes of the image, and let them work. */
   readonly devices: boolean;
+  /** Compare each content with its digest before anything of it is given out. */
+  readonly verify?: boolean;
   /** setuid and setgid bits do nothing. */
   readonly nosuid?: boolean;
   /** Only the user who mounts may use it. */
