@@ -1,5 +1,5 @@
 // The `mount` command.
-import type { IdRange } from "../daemon/id-maps.js";
+import { type IdRange, mapsRoot } from "../daemon/id-maps.js";
 import { MountFailure, type MountOptions, mountForeground } from "../daemon/mount.js";
 import { ExitCode, Failure } from "./failure.js";
 import { findImage } from "./open.js";
@@ -31,6 +31,9 @@ export async function mount(
   }
   if (options.work !== undefined && options.upper === undefined) {
     throw new Failure(ExitCode.usage, "mount: --work needs --upper");
+  }
+  if (options.squashToRoot === true && !(mapsRoot(options.uidMap) && mapsRoot(options.gidMap))) {
+    throw new Failure(ExitCode.usage, "mount: --squash-to-root needs maps with an id for 0");
   }
   for (const source of sources) findImage(source);
   const request = mountOptions(sources, mountpoint, options);

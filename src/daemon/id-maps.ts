@@ -39,6 +39,11 @@ export function parseIdMap(text: string, earlier: readonly IdRange[] = []): IdRa
   return ranges;
 }
 
+/** True when the map has an id for root: without one there is nothing to squash to. */
+export function mapsRoot(map: readonly IdRange[] | undefined): boolean {
+  return map === undefined || map.some(({ image }) => image === 0);
+}
+
 function notAMap(text: string): IdMapError {
   return new IdMapError(`${JSON.stringify(text)} is not IMAGE-ID:HOST-ID:COUNT, in whole numbers`);
 }

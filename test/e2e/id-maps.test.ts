@@ -218,6 +218,14 @@ describe.skipIf(reason)(titleOf("an id map", reason), () => {
     expect(outcome.stderr.trimEnd()).not.toContain("\n");
   });
 
+  it("without root has nothing to squash to", async () => {
+    const squash = ["--squash-to-root", "--uid-map", "0:100000:10", "--gid-map", "1:100000:10"];
+    expect(await imgfs("mount", image, scratchDirectory("mnt"), ...squash)).toMatchObject({
+      code: 2,
+      stderr: "imgfs: mount: --squash-to-root needs maps with an id for 0\n",
+    });
+  });
+
   it("of a user namespace is what a mount inside it has: what lacks an id can be read, not changed", async () => {
     const mountpoint = scratchDirectory("mnt");
     const upper = scratch("upper");
