@@ -29,12 +29,26 @@ describe.skipIf(reason !== undefined)(titleOf("a mount beside a plain copy of it
     ownerless = await buildLayers(conformanceLayers(false));
   });
 
-  /** Fails with the seed and the shortest list of operations found. */
-  async function agree(seed: number, operations: number, ...prefix: string[]): Promise<void> {
+  /** Fails with the seed and the shortest list of operations found. `prefix` runs it in a user namespace. */
+  async function agree(
+    seed: number,
+    operations: number,
+    { prefix = [], options = [] }: { prefix?: readonly string[]; options?: readonly string[] } = {},
+  ): Promise<void> {
     const folder = scratch("run");
     mkdirSync(folder);
     const shown = prefix.length > 0 ? ownerless : image;
-    const args = [differ, "run", command, shown, folder, String(seed), String(operations), "--devices"];
+    const args = [
+      differ,
+      "run",
+      command,
+      shown,
+      folder,
+      String(seed),
+      String(operations),
+      "--devices",
+      ...options,
+    ];
     const [program = "", ...rest] = [...prefix, "python3", ...args];
     const { code, stdout, stderr } = await run(program, rest, { env: { IMGFS_SHRINK: "40" } });
     expect(code, `${stdout}${stderr}`).toBe(0);
@@ -42,9 +56,15 @@ describe.skipIf(reason !== undefined)(titleOf("a mount beside a plain copy of it
 
   it.each([1, 2, 3, 4, 5, 6])("agrees with it, seed %i", async (seed) => agree(seed, 900));
 
+  // Every owner of the image moves, none is lost; what is new and what is copied must fit together.
+  it.each([21, 22])("agrees with it under an id map, seed %i", async (seed) => {
+    const ranges = "0:100000:65536:65536:200000:4200000000:4294967294:7:1";
+    await agree(seed, 700, { options: ["--uid-map", ranges, "--gid-map", ranges] });
+  });
+
   // As root of a user namespace: whiteouts, opaque marks and copies are made without privilege.
   it.skipIf(noNamespaces).each([11, 12])("agrees with it in a user namespace, seed %i", async (seed) =>
-    agree(seed, 700, "unshare", "-Urm"),
+    agree(seed, 700, { prefix: ["unshare", "-Urm"] }),
   );
 
   it.runIf(soak)(
