@@ -15,8 +15,9 @@ const may: Readonly<Record<string, readonly string[]>> = {
   overlay: ["base", "sys", "imgfs", "fuse"],
   oci: ["base"],
   builder: ["base", "zstd", "imgfs", "oci"],
+  extract: ["base", "sys", "imgfs", "builder"],
   daemon: ["base", "sys", "zstd", "imgfs", "fuse", "overlay"],
-  cli: ["base", "sys", "zstd", "imgfs", "fuse", "overlay", "oci", "builder", "daemon"],
+  cli: ["base", "sys", "zstd", "imgfs", "fuse", "overlay", "oci", "builder", "extract", "daemon"],
 };
 
 /** External packages and the rooms that may import them; one that is not listed may be used anywhere. */

@@ -5,7 +5,6 @@ import { randomBytes } from "node:crypto";
 import {
   closeSync,
   fsyncSync,
-  mkdirSync,
   openSync,
   readdirSync,
   renameSync,
@@ -15,6 +14,7 @@ import {
   writeSync,
 } from "node:fs";
 import { dirname, join, resolve } from "node:path";
+import { makeFolders } from "../base/folders.js";
 
 const temporaryName = /^\.tmp-(\d+)-/;
 
@@ -96,7 +96,7 @@ export class Staging {
 
 function makeFolder(folder: string): string | undefined {
   try {
-    return mkdirSync(folder, { recursive: true });
+    return makeFolders(folder);
   } catch (cause) {
     const isFile = statSync(folder, { throwIfNoEntry: false })?.isFile() ?? false;
     throw new Error(isFile ? `${folder}: not a folder` : `${folder}: ${(cause as Error).message}`);

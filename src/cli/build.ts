@@ -7,6 +7,7 @@ import { parseReference } from "../oci/reference.js";
 import { ExitCode, Failure } from "./failure.js";
 import { formatBytes, plural, printResult } from "./output.js";
 import { createProgress, type ProgressKind } from "./progress.js";
+import { stoppable } from "./stop.js";
 
 interface BuildCommandOptions {
   readonly jobs?: number;
@@ -16,38 +17,24 @@ interface BuildCommandOptions {
   readonly json?: boolean;
 }
 
-const stopSignals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
-
 export async function build(source: string, dest: string, options: BuildCommandOptions): Promise<void> {
   const codec = checkArguments(source, options);
   const progress = createProgress(options.progress, process.stderr);
-  const abort = new AbortController();
-  let signal: NodeJS.Signals | undefined;
-  // A signal that comes again while temporaries are being removed must not cut that short.
-  const onSignal = (received: NodeJS.Signals): void => {
-    signal ??= received;
-    abort.abort();
-  };
-  for (const name of stopSignals) process.on(name, onSignal);
   try {
-    const result = await buildImage(source, dest, {
-      ...(options.jobs === undefined ? {} : { jobs: options.jobs }),
-      ...(options.platform === undefined ? {} : { platform: options.platform }),
-      codec,
-      onEvent: progress.update,
-      signal: abort.signal,
-    });
+    const result = await stoppable(`build ${source}`, (signal) =>
+      buildImage(source, dest, {
+        ...(options.jobs === undefined ? {} : { jobs: options.jobs }),
+        ...(options.platform === undefined ? {} : { platform: options.platform }),
+        codec,
+        onEvent: progress.update,
+        signal,
+      }),
+    );
     progress.end();
     printResult(result, options.json === true, summary);
   } catch (cause) {
     progress.end();
-    if (signal === undefined) throw new Failure(ExitCode.failure, `build ${source}`, { cause });
-    throw new Failure(
-      signal === "SIGINT" ? ExitCode.interrupted : ExitCode.terminated,
-      `build ${source}: stopped by ${signal}, nothing was left behind`,
-    );
-  } finally {
-    for (const name of stopSignals) process.off(name, onSignal);
+    throw cause;
   }
 }
 

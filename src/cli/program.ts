@@ -127,6 +127,25 @@ export function program(startMount: StartMount): Command {
     .action(async (image, path) => (await import("./cat.js")).cat(image, path));
 
   root
+    .command("extract")
+    .argument("<image>", "image folder, index or layer blob", path)
+    .argument("[paths...]", "DEST [PATH]: an empty or missing directory, and a path inside the image", paths)
+    .usage("[options] IMAGE DEST [PATH]\n       imgfs extract --tar IMAGE [PATH] > FILE")
+    .description(
+      "write the tree of an image, or what is at PATH in it, into a directory or as a tar to stdout",
+    )
+    .option("--tar", "write a tar to stdout instead (also when DEST is -)")
+    .option(
+      "--no-same-owner",
+      "everything becomes yours; without root that is so for what you cannot give away",
+    )
+    .option("--no-xattrs", "leave extended attributes out, file capabilities too")
+    .option("--json", "print the result as JSON")
+    .action(async (image, rest, _, command) =>
+      (await import("./extract.js")).extract(image, rest ?? [], command.optsWithGlobals()),
+    );
+
+  root
     .command("check")
     .argument("<image>", "image folder, index or layer blob", path)
     .description("verify every table, and with --data every byte of content")

@@ -1,0 +1,47 @@
+// Where an extraction begins, and the entries of a directory in the order in which they are written out.
+
+import { fsError } from "../base/errno.js";
+import type { DirectoryEntry, Image } from "../imgfs/image.js";
+import { resolvePath } from "../imgfs/resolve.js";
+import { S_IFDIR, S_IFMT } from "../sys/stat.js";
+
+/** What is extracted: a directory with all below it, or one object. */
+export interface Start {
+  readonly row: number;
+  /** The object's name; of no meaning for a directory, whose name is that of the destination. */
+  readonly name: Buffer;
+}
+
+export interface Child {
+  readonly name: Buffer;
+  readonly row: number;
+}
+
+const slash = 0x2f;
+
+export function isDirectory(image: Image, row: number): boolean {
+  return (image.mode(row) & S_IFMT) === S_IFDIR;
+}
+
+/**
+ * The object at `path` of the image. A symlink at its end is the object, unless a slash follows. Throws FsError ENOENT,
+ * ENOTDIR or ELOOP.
+ */
+export function startAt(image: Image, path: Uint8Array): Start {
+  const follow = path.at(-1) === slash;
+  const row = resolvePath(image, path, follow);
+  if (follow && !isDirectory(image, row)) throw fsError("ENOTDIR");
+  return { row, name: Buffer.from(path.subarray(path.lastIndexOf(slash) + 1)) };
+}
+
+/** The entries of a directory in byte order of their names: the same for the same tree. */
+export function childrenOf(image: Image, directory: number): Child[] {
+  const entry: DirectoryEntry = { row: 0, type: 0, bytes: new Uint8Array(0), start: 0, end: 0 };
+  const children: Child[] = [];
+  const count = image.entryCount(directory);
+  for (let i = 0; i < count; i++) {
+    image.entry(directory, i, entry);
+    children.push({ name: Buffer.from(entry.bytes.subarray(entry.start, entry.end)), row: entry.row });
+  }
+  return children.sort((a, b) => Buffer.compare(a.name, b.name));
+}
