@@ -10,7 +10,6 @@ import {
   renameSync,
   rmdirSync,
   rmSync,
-  statSync,
   writeSync,
 } from "node:fs";
 import { dirname, join, resolve } from "node:path";
@@ -28,7 +27,7 @@ export class Staging {
   /** Makes the folder if it is not there, and removes what builds of dead processes have left in it. */
   constructor(folder: string) {
     this.folder = resolve(folder);
-    this.made = makeFolder(this.folder);
+    this.made = makeFolders(this.folder);
     sweep(this.folder);
   }
 
@@ -91,15 +90,6 @@ export class Staging {
       }
       if (folder === this.made) return;
     }
-  }
-}
-
-function makeFolder(folder: string): string | undefined {
-  try {
-    return makeFolders(folder);
-  } catch (cause) {
-    const isFile = statSync(folder, { throwIfNoEntry: false })?.isFile() ?? false;
-    throw new Error(isFile ? `${folder}: not a folder` : `${folder}: ${(cause as Error).message}`);
   }
 }
 
