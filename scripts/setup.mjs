@@ -16,7 +16,16 @@ const packages = [
   { name: "python3", commands: ["python3"], for: "the end-to-end comparison of trees" },
   { name: "attr", commands: ["setfattr"], for: "the tests of marks in the upper directory" },
   { name: "mount", commands: ["mount", "umount"], for: "every test with a mount", demo: true },
-  { name: "util-linux", commands: ["unshare"], for: "mounts in a user namespace" },
+  {
+    name: "util-linux",
+    commands: ["unshare", "setpriv", "nsenter"],
+    for: "mounts in namespaces, as other users",
+  },
+  {
+    name: "fuse3",
+    commands: ["fusermount3", "mount.fuse3"],
+    for: "mounts by an ordinary user, and by mount(8)",
+  },
   { name: "tar", commands: ["tar"], for: "layers made by GNU tar", demo: true },
   { name: "runc", commands: ["runc"], for: "the tests of container runtimes" },
   { name: "crun", commands: ["crun"], for: "the tests of container runtimes" },

@@ -71,6 +71,7 @@ export function program(startMount: StartMount): Command {
     .argument("<paths...>", "what build made, or layer blobs with the last on top; then where", paths)
     .usage("[options] IMAGE|BLOB... MOUNTPOINT")
     .description("mount an image, read-only or under a writable upper directory")
+    .option("-o <options>", "a comma list of options, as mount(8) has it; see below", collect)
     .option("--upper <dir>", "writable directory that takes all changes (created when missing)", path)
     .option("--work <dir>", "scratch directory on the upper's filesystem (default: UPPER.work)", path)
     .option("--uid-map <c:h:s>", "show S user ids from C on in the image as H and up (repeatable)", idMap)
@@ -85,9 +86,14 @@ export function program(startMount: StartMount): Command {
     .option("-f, --foreground", "stay in the foreground until unmounted")
     .option("--pid-file <file>", "write the daemon's pid to this file while it lives", path)
     .option("--stats-on-exit", "print request counters when the mount ends (SIGUSR1 prints them at any time)")
-    .action(async (paths, _, command) =>
-      (await import("./mount.js")).mount(paths, command.optsWithGlobals(), startMount),
-    );
+    .addOption(new Option("--sloppy", "drop unknown -o options").hideHelp())
+    .addOption(new Option("--fake", "check everything, mount nothing").hideHelp())
+    .addHelpText("after", mountHelp)
+    .action(async (paths, { o }: { o?: readonly string[] }, command) => {
+      const { applyOptions, mount } = await import("./mount.js");
+      const listed = applyOptions(command, o ?? []);
+      await mount(paths, command.optsWithGlobals(), listed, startMount);
+    });
 
   root
     .command("umount")
@@ -187,6 +193,26 @@ function idMap(text: string, earlier: readonly IdRange[] | undefined): IdRange[]
     throw new InvalidArgumentError(`${messageOf(cause)}.`);
   }
 }
+
+function collect(text: string, earlier: readonly string[] = []): string[] {
+  return [...earlier, text];
+}
+
+const mountHelp = `
+Options of -o: every long option above by its name (upper=DIR, devices, log-level=debug, ...), and
+  upperdir=DIR workdir=DIR     the same as upper and work
+  lowerdir=IMAGE[:IMAGE...]    the images, the topmost first; then MOUNTPOINT stands alone
+  ro                           read-only, also with an upper directory, whose changes show
+  rw                           the default with an upper directory; without one it means nothing
+  [no]dev [no]suid [no]exec [no]sync dirsync [no]symfollow [no]atime [no]diratime [no]relatime
+  [no]strictatime [no]lazytime max_read=BYTES
+                               as mount(8) has them; given to the kernel
+  [no]allow_other              let other users in; the default only where mounting is not left to
+                               fusermount3, which asks for user_allow_other in /etc/fuse.conf
+  fsname=NAME subtype=NAME     shown as device and, after "fuse.", as type
+Ignored: defaults, auto, user, users, owner, group (also with no), nofail, _netdev, x-*, comment,
+default_permissions (always on). In a value \\, is a comma and \\\\ a backslash.
+MOUNTPOINT /dev/fd/N is /dev/fuse, opened and mounted by the caller.`;
 
 function positiveInteger(text: string): number {
   if (!/^[1-9][0-9]{0,5}$/.test(text)) throw new InvalidArgumentError("not a positive whole number.");

@@ -1,14 +1,24 @@
 // Runs one command, and turns what it throws into one line and an exit code.
-import { CommanderError } from "commander";
+import { type Command, CommanderError } from "commander";
+import { type Called, mountExitCode, readWords } from "./called-as.js";
 import { ExitCode, Failure, messageOf } from "./failure.js";
-import { ClosedPipe, printError } from "./output.js";
+import { ClosedPipe, print, printError } from "./output.js";
 import { type GlobalOptions, program, type StartMount } from "./program.js";
 
 /** Runs the command line and returns the exit code. */
 export async function run(argv: readonly string[], startMount: StartMount): Promise<number> {
   const root = program(startMount);
+  const called = readWords(argv.slice(2), new Set(["help", ...root.commands.map((each) => each.name())]));
+  const code = await runWords(root, called);
+  if (code === 0 && called.done !== undefined) print(called.done);
+  return called.byMount ? mountExitCode(code) : code;
+}
+
+async function runWords(root: Command, called: Called): Promise<number> {
   try {
-    await root.parseAsync(argv);
+    if (called.refused !== undefined) throw new Failure(ExitCode.usage, called.refused);
+    if (called.namespace !== undefined) return (await import("./namespace.js")).runInNamespace(called);
+    await root.parseAsync(called.words, { from: "user" });
     return typeof process.exitCode === "number" ? process.exitCode : 0;
   } catch (cause) {
     if (cause instanceof ClosedPipe) return 0;

@@ -8,7 +8,7 @@ export async function umount(mountpoint: string, options: { readonly lazy?: bool
     await unmount(mountpoint, { lazy: options.lazy === true });
   } catch (cause) {
     if (!(cause instanceof MountFailure)) throw cause;
-    throw new Failure(cause.exitCode, cause.message);
+    throw new Failure(cause.exitCode, cause.message, cause.hint === undefined ? {} : { hint: cause.hint });
   } finally {
     leaveSoon();
   }

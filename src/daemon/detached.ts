@@ -1,8 +1,9 @@
 // Serving a mount in the process that was called, which leaves its caller behind: session, directory and terminal.
 import { closeSync, openSync } from "node:fs";
 import { exitNow, newSession } from "../sys/process.js";
+import { givenFd } from "./given-fd.js";
 import { keepsLog } from "./log-place.js";
-import { type MountOptions, resolveOptions } from "./options.js";
+import { type MountFailure, type MountOptions, resolveOptions } from "./options.js";
 import { runMount } from "./process.js";
 import type { ServingThread } from "./thread.js";
 
@@ -10,12 +11,13 @@ import type { ServingThread } from "./thread.js";
  * Mounts, calls `onLive`, and serves until the mount is gone; then resolves to the exit code. Rejects with MountFailure
  * when the mount never served. From `onLive` on standard input and output are /dev/null.
  */
-export function serveDetached(
+export async function serveDetached(
   options: MountOptions,
   thread: ServingThread,
   onLive: () => void,
 ): Promise<number> {
-  const resolved = resolveOptions(options);
+  const given = givenFd(options.mountpoint);
+  const resolved = { ...resolveOptions(options), ...(given === undefined ? {} : { channelFd: given }) };
   newSession();
   process.chdir("/");
   const onReady = (): void => {
@@ -24,7 +26,11 @@ export function serveDetached(
     if (!keepsLog(2)) leave(2);
     onLive();
   };
-  return runMount(resolved, { onReady, onAbandon: exitNow }, thread);
+  const onAbandon = (exitCode: number, failure?: MountFailure): void => {
+    if (failure !== undefined) process.stderr.write(`imgfs: ${failure.message}\n`);
+    exitNow(exitCode);
+  };
+  return runMount(resolved, { onReady, onAbandon }, thread);
 }
 
 /** Closes a standard descriptor; open(2) takes the lowest that is free, so /dev/null has its number then. */

@@ -1,5 +1,6 @@
-// Entry of a detached mount's process. Options come as JSON on descriptor 0; descriptor 3 takes one line, `ready` or
-// `error EXITCODE MESSAGE`, and is then closed. Started by mount.ts; loads no more than serving needs.
+// Entry of a detached mount's process. Options come as JSON on descriptor 0; descriptor 3 takes `ready`, or
+// `error EXITCODE MESSAGE` and on a second line perhaps a hint, and is then closed; descriptor 4 is a given channel.
+// Started by mount.ts; loads no more than serving needs.
 import { closeSync, readFileSync, writeSync } from "node:fs";
 import { MountFailure, type MountOptions, oneLine } from "./options.js";
 import { runMount } from "./process.js";
@@ -10,6 +11,15 @@ const REPORT_FD = 3;
 function report(line: string): void {
   writeSync(REPORT_FD, `${line}\n`);
   closeSync(REPORT_FD);
+}
+
+function reportFailure(cause: unknown): void {
+  const { exitCode, hint } = cause instanceof MountFailure ? cause : { exitCode: 1, hint: undefined };
+  try {
+    report(`error ${exitCode} ${oneLine(cause)}${hint === undefined ? "" : `\n${hint}`}`);
+  } catch {
+    // The parent has gone, or has been told `ready` before.
+  }
 }
 
 async function endNow(exitCode: number): Promise<void> {
@@ -26,16 +36,15 @@ async function main(): Promise<number> {
       options,
       {
         onReady: () => report("ready"),
-        onAbandon: (exitCode) => void endNow(exitCode),
+        onAbandon: (exitCode, failure) => {
+          if (failure !== undefined) reportFailure(failure);
+          void endNow(exitCode);
+        },
       },
       thread,
     );
   } catch (cause) {
-    try {
-      report(`error ${cause instanceof MountFailure ? cause.exitCode : 1} ${oneLine(cause)}`);
-    } catch {
-      // The parent has gone, or has been told `ready` before.
-    }
+    reportFailure(cause);
     return 1;
   }
 }

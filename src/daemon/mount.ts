@@ -2,6 +2,7 @@
 // the command that starts a detached mount never loads the C library.
 import { spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
+import { givenFd } from "./given-fd.js";
 import { keepsLog } from "./log-place.js";
 import { MountFailure, type MountOptions, resolveOptions } from "./options.js";
 import type { UnmountOptions } from "./unmount.js";
@@ -9,11 +10,12 @@ import type { UnmountOptions } from "./unmount.js";
 export { MountFailure, type MountOptions } from "./options.js";
 
 /**
- * Starts a process that mounts and serves,, and resolves when the mount is live. The process has its own session, no
+ * Starts a process that mounts and serves, and resolves when the mount is live. The process has its own session, no
  * terminal and the working directory `/`. Rejects with MountFailure, whose message is the process's own line.
  */
-export function mountDetached(options: MountOptions): Promise<{ pid: number }> {
-  const resolved = resolveOptions(options);
+export async function mountDetached(options: MountOptions): Promise<{ pid: number }> {
+  const given = givenFd(options.mountpoint);
+  const resolved = { ...resolveOptions(options), ...(given === undefined ? {} : { channelFd: CHANNEL_FD }) };
   const entry = fileURLToPath(new URL("./main.js", import.meta.url));
   // The paths on the command line are for people who look at the process list; what counts comes through stdin.
   const shown = [...resolved.sources, resolved.mountpoint];
@@ -21,7 +23,13 @@ export function mountDetached(options: MountOptions): Promise<{ pid: number }> {
     const child = spawn(process.execPath, [entry, ...shown], {
       cwd: "/",
       detached: true,
-      stdio: ["pipe", "ignore", keepsLog(2) ? "inherit" : "ignore", "pipe"],
+      stdio: [
+        "pipe",
+        "ignore",
+        keepsLog(2) ? "inherit" : "ignore",
+        "pipe",
+        ...(given === undefined ? [] : [given]),
+      ],
     });
     const { pid } = child;
     const [input, , , output] = child.stdio;
@@ -38,10 +46,10 @@ export function mountDetached(options: MountOptions): Promise<{ pid: number }> {
         child.once("exit", settle);
         return;
       }
-      const error = /^error (\d+) (.*)\n$/s.exec(line);
+      const error = /^error (\d+) (.*)\n(?:(.+)\n)?$/.exec(line);
       fail(
         error
-          ? new MountFailure(error[2] as string, Number(error[1]))
+          ? new MountFailure(error[2] as string, Number(error[1]), error[3])
           : new MountFailure(`mount ${resolved.mountpoint}: the process ended without a word (${ended})`),
       );
     };
@@ -60,16 +68,26 @@ export function mountDetached(options: MountOptions): Promise<{ pid: number }> {
   });
 }
 
+/** Where main.ts finds a descriptor that was given. */
+const CHANNEL_FD = 4;
+
 /**
  * Mounts and serves in this process until the mount is gone; the exit code. Takes over SIGINT, SIGTERM, SIGHUP and
  * SIGUSR1 and leaves the current directory. Rejects with MountFailure when the mount never served.
  */
 export async function mountForeground(options: MountOptions): Promise<number> {
-  const resolved = resolveOptions(options);
+  const given = givenFd(options.mountpoint);
+  const resolved = { ...resolveOptions(options), ...(given === undefined ? {} : { channelFd: given }) };
   const { runMount } = await import("./process.js");
   const { exitNow } = await import("../sys/process.js");
   process.chdir("/");
-  return runMount(resolved, { onReady: () => {}, onAbandon: exitNow });
+  return runMount(resolved, {
+    onReady: () => {},
+    onAbandon: (exitCode, failure) => {
+      if (failure !== undefined) process.stderr.write(`imgfs: ${failure.message}\n`);
+      exitNow(exitCode);
+    },
+  });
 }
 
 /**

@@ -2,6 +2,7 @@
 // All paths are absolute once resolveOptions has run: the process that serves lives in `/`.
 import { resolve } from "node:path";
 import type { LogLevel } from "../base/log.js";
+import type { KernelOptions } from "../fuse/channel.js";
 import type { ReaddirplusMode } from "../fuse/init.js";
 import type { IdRange } from "./id-maps.js";
 
@@ -24,10 +25,13 @@ export interface MountOptions {
   readonly devices: boolean;
   /** Compare each content with its digest before anything of it is given out. */
   readonly verify?: boolean;
-  /** setuid and setgid bits do nothing. */
-  readonly nosuid?: boolean;
-  /** Only the user who mounts may use it. */
-  readonly privateToUser?: boolean;
+  /** What is asked of the mount itself. */
+  readonly kernel?: KernelOptions;
+  /**
+   * An open descriptor of /dev/fuse that whoever started this process has mounted. `mountpoint` is then no more than its
+   * name, and unmounting is not this process's business.
+   */
+  readonly channelFd?: number;
   /** "always" unless given: what is listed is cached, and large directories list twice as fast as with "auto". */
   readonly readdirplus?: ReaddirplusMode;
   /** Holds the daemon's pid in decimal while it lives. */
@@ -66,11 +70,14 @@ export function resolveOptions(options: MountOptions): MountOptions {
 /** A mount or unmount that did not work. `message` is one line and names the object; `exitCode` as mount(8) has it. */
 export class MountFailure extends Error {
   readonly exitCode: number;
+  /** What may help, in one line. */
+  readonly hint: string | undefined;
 
-  constructor(message: string, exitCode = 32) {
+  constructor(message: string, exitCode = 32, hint?: string) {
     super(message);
     this.name = "MountFailure";
     this.exitCode = exitCode;
+    this.hint = hint;
   }
 }
 

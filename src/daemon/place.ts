@@ -5,7 +5,7 @@ import { basename, dirname, join, resolve, sep } from "node:path";
 import { displayName, type Name, nameFromText } from "../base/bytes.js";
 import { errnoName, errnoText } from "../base/errno.js";
 import { MOUNT_TYPE } from "../fuse/channel.js";
-import { MNT_DETACH, UMOUNT_NOFOLLOW, unmountAt } from "../sys/mount.js";
+import { takeAway } from "../fuse/take-away.js";
 import { type MountEntry, mountAtPath, readMounts } from "../sys/mountinfo.js";
 import { MountFailure, type MountOptions } from "./options.js";
 import { probeMount } from "./probe.js";
@@ -48,9 +48,11 @@ async function clearTarget(target: string, mounts: readonly MountEntry[]): Promi
     const who = answer.kind === "daemon" ? ` (process ${answer.pid})` : "";
     throw new MountFailure(`${target}: an imgfs mount is already there${who}`);
   }
-  const gone = unmountAt(Buffer.from(target), MNT_DETACH | UMOUNT_NOFOLLOW);
-  if (gone < 0)
-    throw new MountFailure(`${target}: cannot take away the dead mount there: ${errnoName(-gone)}`);
+  const gone = await takeAway(target, true);
+  if (gone.status < 0) {
+    const why = gone.said === "" ? errnoName(-gone.status) : gone.said;
+    throw new MountFailure(`${target}: cannot take away the dead mount there: ${why}`);
+  }
   // Dead mounts may lie on one another.
   await clearTarget(target, readMounts());
 }

@@ -13,9 +13,10 @@ import { ServingThread } from "./thread.js";
 
 /** How a served mount came to its end. */
 interface Outcome {
-  mounted?: { readonly fd: number; readonly mountpoint: string };
+  mounted?: { readonly fd: number; readonly mountpoint?: string };
   ready: boolean;
   refused?: string;
+  hint?: string | undefined;
   end?: SessionEnd;
   crash?: unknown;
   exitCode: number;
@@ -27,8 +28,11 @@ const INTERRUPTED_TWICE = 130;
 export interface MountHooks {
   /** The mount serves. An exception from here takes it down again. */
   onReady(): void;
-  /** The process shall end although the mount is in use: a second SIGINT. */
-  onAbandon(exitCode: number): void;
+  /**
+   * The process shall end although its mount is there: a second SIGINT, or a stop of a mount that is somebody else's.
+   * `failure` is what has not been told otherwise.
+   */
+  onAbandon(exitCode: number, failure?: MountFailure): void;
 }
 
 /**
@@ -137,6 +141,7 @@ class MountProcess {
         break;
       case "refused":
         outcome.refused = message.reason;
+        outcome.hint = message.hint;
         if (outcome.mounted === undefined) this.onRefused?.();
         break;
       case "ended":
@@ -148,7 +153,7 @@ class MountProcess {
   /** Loads what the end needs while the files are sure to be there: the package may be replaced under a live mount. */
   private async prepareEnd(): Promise<void> {
     await Promise.all([
-      import("../sys/mount.js"),
+      import("../fuse/take-away.js"),
       import("../sys/mountinfo.js"),
       import("../sys/process.js"),
     ]);
@@ -168,31 +173,47 @@ class MountProcess {
 
   /** Unmounts; a mount in use is detached, and goes with its last user. */
   private async unmount(): Promise<void> {
-    const { UMOUNT_NOFOLLOW, unmountAt } = await import("../sys/mount.js");
+    const { mounted } = this.outcome;
+    if (mounted !== undefined && mounted.mountpoint === undefined) return this.leaveToOpener();
     const path = await this.ownPath();
     if (path === undefined) return;
-    const result = unmountAt(path, UMOUNT_NOFOLLOW);
-    if (result < 0) {
+    const { takeAway } = await import("../fuse/take-away.js");
+    const { status, said } = await takeAway(path, false);
+    if (status < 0) {
       const { resultText } = await import("../sys/libc.js");
-      this.log.warn("mount is in use: detached, ends with its last user", { reason: resultText(result) });
+      const reason = said === "" ? resultText(status) : said;
+      this.log.warn("mount is in use: detached, ends with its last user", { reason });
       await this.detach();
     }
   }
 
   private async detach(): Promise<void> {
-    const { MNT_DETACH, UMOUNT_NOFOLLOW, unmountAt } = await import("../sys/mount.js");
     const path = await this.ownPath();
-    if (path !== undefined) unmountAt(path, MNT_DETACH | UMOUNT_NOFOLLOW);
+    if (path === undefined) return;
+    const { takeAway } = await import("../fuse/take-away.js");
+    await takeAway(path, true);
   }
 
-  /** The mountpoint's bytes, while a mount of ours is on top there. */
-  private async ownPath(): Promise<Uint8Array | undefined> {
-    const { mounted } = this.outcome;
-    if (mounted === undefined) return undefined;
+  /** Somebody else's mount: this process can only leave it. What it has written is on disk already. */
+  private leaveToOpener(): void {
+    if (this.options.pidFile !== undefined) removePidFile(this.options.pidFile);
+    const { refused } = this.outcome;
+    if (refused !== undefined) {
+      this.hooks.onAbandon(1, new MountFailure(`mount ${this.options.mountpoint}: ${refused}`));
+      return;
+    }
+    this.log.warn("stopped; the mount stays dead until whoever opened it unmounts it");
+    this.hooks.onAbandon(0);
+  }
+
+  /** The mountpoint, while a mount of ours is on top there. */
+  private async ownPath(): Promise<string | undefined> {
+    const mountpoint = this.outcome.mounted?.mountpoint;
+    if (mountpoint === undefined) return undefined;
     const { readMounts, mountAtPath } = await import("../sys/mountinfo.js");
-    const { MOUNT_TYPE } = await import("../fuse/channel.js");
-    const top = mountAtPath(readMounts(), nameFromText(mounted.mountpoint));
-    return top?.type === MOUNT_TYPE ? Buffer.from(mounted.mountpoint) : undefined;
+    const { mountTypeOf } = await import("../fuse/channel.js");
+    const top = mountAtPath(readMounts(), nameFromText(mountpoint));
+    return top?.type === mountTypeOf(this.options.kernel ?? {}) ? mountpoint : undefined;
   }
 
   /** After the worker's end: whatever of the mount is left goes now. */
@@ -224,6 +245,8 @@ class MountProcess {
       const { mountpoint } = this.options;
       throw new MountFailure(
         `mount ${reason.startsWith(`${mountpoint}: `) ? "" : `${mountpoint}: `}${reason}`,
+        32,
+        outcome.hint,
       );
     }
     if (trouble !== undefined) {

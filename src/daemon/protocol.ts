@@ -9,10 +9,13 @@ export interface WorkerData {
 }
 
 export type WorkerMessage =
-  /** mount(2) has worked; `fd` is the FUSE descriptor, for the case that the worker ends without closing it. */
-  | { readonly kind: "mounted"; readonly fd: number; readonly mountpoint: string }
+  /**
+   * The mount is there; `fd` is the FUSE descriptor, for the case that the worker ends without closing it. Without a
+   * mountpoint it is somebody else's mount, and only served here.
+   */
+  | { readonly kind: "mounted"; readonly fd: number; readonly mountpoint?: string }
   /** The kernel has accepted the connection. */
   | { readonly kind: "ready" }
-  /** Nothing is mounted. `reason` is one line. */
-  | { readonly kind: "refused"; readonly reason: string }
+  /** Nothing is mounted. `reason` is one line, `hint` another. */
+  | { readonly kind: "refused"; readonly reason: string; readonly hint?: string | undefined }
   | { readonly kind: "ended"; readonly end: SessionEnd };

@@ -3,7 +3,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { nameFromText } from "../base/bytes.js";
 import { Errno, errnoName, errnoText } from "../base/errno.js";
-import { MNT_DETACH, UMOUNT_NOFOLLOW, unmountAt } from "../sys/mount.js";
+import { takeAway } from "../fuse/take-away.js";
 import { readMounts } from "../sys/mountinfo.js";
 import { MountFailure } from "./options.js";
 import { isOurs, resolveTarget } from "./place.js";
@@ -32,9 +32,12 @@ export async function unmount(mountpoint: string, options: UnmountOptions): Prom
     throw new MountFailure(`umount: ${target}: its process does not answer (--lazy takes the mount away)`);
   }
   const lazy = options.lazy || owner.kind === "dead";
-  const result = unmountAt(Buffer.from(target), UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0));
+  const { status: result, said } = await takeAway(target, lazy);
   if (result === -Errno.EBUSY) throw new MountFailure(`umount: ${target}: target is busy`);
-  if (result === -Errno.EPERM) throw new MountFailure(`umount: ${target}: must be who mounted it, or root`);
+  if (result === -Errno.EPERM) {
+    const why = said === "" ? "" : ` (${said})`;
+    throw new MountFailure(`umount: ${target}: must be who mounted it, or root${why}`);
+  }
   // EINVAL: somebody else has just unmounted it. What is left is to wait for its process, as for our own unmount.
   if (result < 0 && result !== -Errno.EINVAL) {
     throw new MountFailure(`umount: ${target}: ${errnoText(errnoName(-result))}`);

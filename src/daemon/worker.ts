@@ -3,11 +3,11 @@
 // taking the mount down, whatever happens here.
 import { parentPort } from "node:worker_threads";
 import { createLogger } from "../base/log.js";
-import { openDirect } from "../fuse/channel.js";
+import { adoptChannel, type Channel, ChannelRefused, openChannel } from "../fuse/channel.js";
 import type { FileSystem } from "../fuse/operations.js";
 import { serve } from "../fuse/session.js";
 import { type CreateFileSystem, createFileSystem } from "./assemble.js";
-import { type MountOptions, oneLine } from "./options.js";
+import { MountFailure, type MountOptions, oneLine } from "./options.js";
 import { preparePlace } from "./place.js";
 import type { WorkerData, WorkerMessage } from "./protocol.js";
 
@@ -25,17 +25,23 @@ async function run({ options, counters, logFd }: WorkerData): Promise<void> {
   const log = createLogger({ level: options.logLevel, format: options.logFormat, fd: logFd });
   let fileSystem: FileSystem | undefined;
   try {
-    const mountpoint = await preparePlace(options);
+    const given = options.channelFd;
+    const mountpoint = given === undefined ? await preparePlace(options) : undefined;
     fileSystem = await (await fileSystemMaker(options))({ options, log, daemonPid: process.pid });
-    const channel = openDirect({
-      source: options.sources[0] ?? "imgfs",
-      mountpoint: Buffer.from(mountpoint),
-      readOnly: options.upper === undefined,
-      devices: options.devices,
-      nosuid: options.nosuid ?? false,
-      allowOther: options.privateToUser !== true,
-    });
-    tell({ kind: "mounted", fd: channel.fd, mountpoint });
+    let channel: Channel;
+    if (mountpoint === undefined) {
+      channel = adoptChannel(given as number);
+      tell({ kind: "mounted", fd: channel.fd });
+    } else {
+      channel = await openChannel({
+        source: options.sources[0] ?? "imgfs",
+        mountpoint,
+        readOnly: options.upper === undefined,
+        devices: options.devices,
+        kernel: options.kernel ?? {},
+      });
+      tell({ kind: "mounted", fd: channel.fd, mountpoint });
+    }
     const end = serve({
       fileSystem,
       channel,
@@ -48,7 +54,8 @@ async function run({ options, counters, logFd }: WorkerData): Promise<void> {
   } catch (cause) {
     fileSystem?.destroy?.();
     log.debug("mount refused", { error: cause });
-    tell({ kind: "refused", reason: oneLine(cause) });
+    const hint = cause instanceof ChannelRefused || cause instanceof MountFailure ? cause.hint : undefined;
+    tell({ kind: "refused", reason: oneLine(cause), hint });
   }
 }
 

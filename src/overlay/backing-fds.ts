@@ -48,6 +48,13 @@ export class BackingFds {
     this.ring.push(node);
   }
 
+  /** After a change of mode: a file that could only be read may now be written. What is open for both stays so. */
+  widen(node: Node): void {
+    if (node.fd < 0 || node.type !== S_IFREG || node.parent === undefined) return;
+    const fd = openAt(this.of(node.parent), node.name, O_RDWR | O_NOFOLLOW);
+    if (fd >= 0) this.hold(node, fd);
+  }
+
   close(node: Node): void {
     if (node.fd < 0) return;
     closeFd(node.fd);

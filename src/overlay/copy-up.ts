@@ -89,6 +89,7 @@ function copyOneDirectory(m: WritableState, parent: Node, row: number): Node {
   m.inodes.add(node);
   m.fds.hold(node, fd);
   noteName(parent, name, stat.mode, stat.ino);
+  showCopied(m, row, stat);
   return node;
 }
 
@@ -123,6 +124,13 @@ function stageDirectory(
     removeTemporary(upper, temporary);
     throw cause;
   }
+}
+
+/** Where a copy could not get its owner, what the kernel knows of the object is no longer true. */
+function showCopied(m: WritableState, row: number, { uid, gid, mode }: Stat): void {
+  const { lower } = m;
+  const kept = lower.squash !== undefined || (uid === lower.uid(row) && gid === lower.gid(row));
+  if (!kept || mode !== lower.tree.mode(row)) m.services?.invalidateInode(row + 1, -1, 0);
 }
 
 /** Moves a staged object to its place over a lower name. The parent's times are those of before. */
@@ -210,6 +218,7 @@ function commitObject(m: WritableState, row: number, staged: Staged, place: Lowe
     known ?? createRecord(m, row, indexed ? m.indexPlace : parent, indexed ? indexName(row) : place?.name);
   m.inodes.setBacking(node, stat.ino);
   m.fds.hold(node, staged.fd);
+  showCopied(m, row, stat);
   if (indexed) {
     noteIndexed(m.upper, node, row);
     linkEverywhere(m, node, row);

@@ -18,6 +18,7 @@ import {
   type Status,
 } from "../fuse/operations.js";
 import { UTIME_NOW, UTIME_OMIT } from "../sys/files.js";
+import { overridesModes } from "../sys/process.js";
 import { S_IFLNK, S_IFREG } from "../sys/stat.js";
 import { fillAttr, fillNodeAttr } from "./attributes.js";
 import {
@@ -63,6 +64,7 @@ function change(m: OverlayState, node: Node, set: SetAttr, valid: number): Statu
   if ((valid & FATTR_MODE) !== 0 && node.type !== S_IFLNK) {
     const result = chmodBacking(m.fds, node, set.mode & 0o7777);
     if (result < 0) return result;
+    if (!overridesModes && (set.mode & 0o200) !== 0) m.fds.widen(node);
   }
   if ((valid & FATTR_SIZE) !== 0) {
     const result = truncate(m, node, set.size, (valid & FATTR_KILL_SUIDGID) !== 0);

@@ -22,6 +22,7 @@ import {
   utimesAt,
 } from "../sys/files.js";
 import { check } from "../sys/libc.js";
+import { changesOwners, overridesModes } from "../sys/process.js";
 import { S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from "../sys/stat.js";
 import { writeXattrAt, writeXattrFd } from "../sys/xattr.js";
 import { copyData, storedRanges } from "./copy-data.js";
@@ -105,6 +106,16 @@ export function checkIds(lower: Lower, row: number): void {
 }
 
 /**
+ * The permissions of a copy. Without the right to give it its owner it stays the mounting user's, and then, as `cp -p`
+ * has it, without setuid and setgid: those were the owner's to grant. A process that modes bind keeps its directories
+ * usable for itself, or nothing below could be copied up any more.
+ */
+function copiedMode(mode: number, owned: boolean): number {
+  const permissions = mode & (owned ? 0o7777 : 0o1777);
+  return overridesModes || (mode & S_IFMT) !== S_IFDIR ? permissions : permissions | 0o700;
+}
+
+/**
  * Owner, mode, xattrs and times of a row, as the mount shows them, onto the object open at `fd`, which is `name` in
  * `atFd` (or `atFd` itself when the name is empty). The order matters: chown clears bits and xattrs. Throws FsError.
  */
@@ -122,9 +133,10 @@ export function copyMetadata(
   const type = mode & S_IFMT;
   const openFile = type === S_IFREG || type === S_IFDIR;
   const owned = chownAt(atFd, name, lower.uid(row), lower.gid(row));
-  check(chownResult(lower.squash, owned), "chown of a copy");
-  if (openFile) check(chmodFd(fd, mode & 0o7777), "chmod of a copy");
-  else if (type !== S_IFLNK) check(chmodAt(atFd, name, mode & 0o7777), "chmod of a copy");
+  if (owned !== -Errno.EPERM || changesOwners) check(chownResult(lower.squash, owned), "chown of a copy");
+  const permissions = copiedMode(mode, owned === 0);
+  if (openFile) check(chmodFd(fd, permissions), "chmod of a copy");
+  else if (type !== S_IFLNK) check(chmodAt(atFd, name, permissions), "chmod of a copy");
   for (const xattr of lower.xattrs(row) ?? []) {
     if (isReserved(xattr.name)) continue;
     const key = bytesOf(xattr.name);

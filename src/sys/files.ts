@@ -107,6 +107,7 @@ const c = {
     "uint32_t",
   ]),
   flock: bind<[number, number]>("flock", "int", ["int", "int"]),
+  fcntl: bind<[number, number, number]>("fcntl64", "int", ["int", "int", "int"]),
   getdents: bind<[number, number, number]>("getdents64", "int64_t", ["int", "uintptr_t", "size_t"]),
 };
 
@@ -122,6 +123,14 @@ export function openAt(dirfd: number, name: Uint8Array, flags: number, mode = 0)
 
 export function closeFd(fd: number): number {
   return c.close(fd);
+}
+
+const F_SETFD = 2;
+const FD_CLOEXEC = 1;
+
+/** Keeps a descriptor that was inherited from being inherited further. */
+export function closeOnExec(fd: number): number {
+  return c.fcntl(fd, F_SETFD, FD_CLOEXEC);
 }
 
 /** read(2) into native memory at `address`. */

@@ -1,4 +1,5 @@
-// Settings of a process and of a thread that Node has no call for.
+// Settings and rights of a process and of a thread that Node has no call for.
+import { readFileSync } from "node:fs";
 import { bindPlain } from "./libc.js";
 
 const exitCall = bindPlain<[number]>("_exit", "void", ["int"]);
@@ -35,5 +36,22 @@ export function asOwner(uid: number, gid: number, call: () => number): number {
   } finally {
     setfsuid(own.uid);
     setfsgid(own.gid);
+  }
+}
+
+const CAP_CHOWN = 0n;
+const CAP_DAC_OVERRIDE = 1n;
+
+/** Whether this process may give files to others (capabilities(7)). */
+export const changesOwners: boolean = hasCapability(CAP_CHOWN);
+/** Whether modes do not bind this process: it may read and write what they forbid (capabilities(7)). */
+export const overridesModes: boolean = hasCapability(CAP_DAC_OVERRIDE);
+
+function hasCapability(number: bigint): boolean {
+  try {
+    const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync("/proc/self/status", "latin1"))?.[1];
+    return effective !== undefined && ((BigInt(`0x${effective}`) >> number) & 1n) === 1n;
+  } catch {
+    return process.geteuid?.() === 0;
   }
 }

@@ -106,7 +106,7 @@ describe.concurrent("a detached mount", () => {
       await unmount(readOnly.mountpoint, { lazy: false });
       const open = await bed.mount({}, { devices: true });
       expect(flags(open.path)).toBe("rw,relatime");
-      const shut = await bed.mount({}, { nosuid: true });
+      const shut = await bed.mount({}, { kernel: { set: 2 } });
       expect(flags(shut.path)).toBe("rw,nosuid,nodev,relatime");
     }),
   );
