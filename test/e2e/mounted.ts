@@ -155,7 +155,14 @@ export function isRunning(pid: number): boolean {
   }
 }
 
-const readPid = (file: string): number => Number(existsSync(file) ? readFileSync(file, "utf8") : 0);
+/** 0 when the file is not there, or no longer: a daemon that ends removes it. */
+function readPid(file: string): number {
+  try {
+    return Number(readFileSync(file, "utf8"));
+  } catch {
+    return 0;
+  }
+}
 
 /** Mounts one image or several blobs; `options` are the command's own. */
 export async function mount(sources: string | readonly string[], ...options: string[]): Promise<Mounted> {
