@@ -8,6 +8,7 @@ import { userland } from "./make-image.js";
 import {
   build,
   cannotMount,
+  cleanLater,
   cli,
   imgfs,
   isMounted,
@@ -21,6 +22,7 @@ import {
   titleOf,
 } from "./mounted.js";
 import { writeLayout } from "./oci-writer.js";
+import { makeCorner } from "./private.js";
 import { layerTar } from "./tar-writer.js";
 
 const mapped = ["--uid-map", "0:100000:65536", "--gid-map", "0:100000:65536"];
@@ -190,6 +192,34 @@ describe.skipIf(reason)(titleOf("an id map", reason), () => {
     expect(await as(mounted, 1000, script)).toMatchObject({ code: 0, stderr: "" });
     await succeed("chown", ["7:7", mounted.at("etc/far")]);
     expect(await owners(mounted, "etc/far", "home/user/new")).toEqual(["1000:0", "1000:0"]);
+  });
+
+  it("makes a whole image an ordinary user's own", async () => {
+    await succeed("chmod", ["-R", "a+rX", image]);
+    const outcome = await makeCorner().asUser(`
+      mkdir m; me=$(id -u):$(id -g)
+      imgfs mount '${image}' m --upper up --squash-to-root --uid-map 0:$(id -u):1 --gid-map 0:$(id -g):1
+      stat -c %u:%g m m/etc/motd m/home/user/notes m/etc/far | sed "s/^$me$/mine/" | uniq -c | tr -s ' '
+      cat m/home/user/notes; echo more >> m/etc/motd; mkdir m/home/user/made; chown $me m/etc/far
+      imgfs umount m; cat up/etc/motd`);
+    expect(outcome).toEqual({
+      code: 0,
+      signal: null,
+      stdout: " 4 mine\nhome/user/notes\netc/motd\nmore\n",
+      stderr: "",
+    });
+  });
+
+  it("comes as fuse-overlayfs's mount options, too", async () => {
+    const path = scratchDirectory("mnt");
+    cleanLater(path, scratch("no-pid-file"));
+    const ids = "uidmapping=0:1000:1:1:100000:65535,gidmapping=0:100:5";
+    await succeed(process.execPath, [cli, "mount", image, path, "-o", ids]);
+    const owned = ["etc/motd", "home/user", "etc/far"].map((name) => join(path, name));
+    expect(await succeed("stat", ["-c", "%u:%g", ...owned])).toBe("1000:100\n100999:65534\n65534:65534\n");
+    await imgfs("umount", path);
+    await succeed(process.execPath, [cli, "mount", image, path, "-o", "squash_to_root"]);
+    expect(await succeed("stat", ["-c", "%u:%g", ...owned])).toBe("0:0\n0:0\n0:0\n");
   });
 
   it("with --strict-id-map refuses an image with more ids, by path and id, and leaves nothing", async () => {
