@@ -52,7 +52,8 @@ export function fillNodeAttr(m: OverlayState, node: Node, attr: Attr): Status {
 export function fillFromStat(m: OverlayState, node: Node, stat: Stat, attr: Attr): void {
   attr.ino = node.ino;
   attr.size = stat.size;
-  attr.blocks = stat.blocks;
+  // The backing file of a metadata-only copy is one hole.
+  attr.blocks = node.dataRow < 0 ? stat.blocks : Math.ceil(stat.size / 512);
   attr.mode = stat.mode;
   const { squash } = m.lower;
   attr.uid = squash === undefined ? stat.uid : squash.uid;

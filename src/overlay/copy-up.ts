@@ -15,12 +15,14 @@ import {
   openAt,
   RENAME_NOREPLACE,
   renameAt,
+  truncateFd,
   UTIME_OMIT,
   unlinkAt,
 } from "../sys/files.js";
 import { check } from "../sys/libc.js";
 import { emptyStat, S_IFDIR, S_IFMT, type Stat, statFd } from "../sys/stat.js";
 import { statBacking, utimesBacking } from "./backing-metadata.js";
+import { BACKGROUND_FROM, completeData } from "./complete-data.js";
 import { noteName } from "./directory-names.js";
 import { coverName, uncoveredNames } from "./hard-links.js";
 import { createDirectoryPart, createNode, type Node } from "./inode-table.js";
@@ -28,10 +30,11 @@ import type { LowerName } from "./lower.js";
 import { indexName, linkFromIndex, needsIndex, noteIndexed } from "./origin.js";
 import {
   checkIds,
-  copyJob,
   copyMetadata,
   createStaged,
   discardStaged,
+  fileCopyJob,
+  fillMetadata,
   fillStaged,
   finishStaged,
   type Staged,
@@ -40,13 +43,30 @@ import { recordOf, type WritableState } from "./state.js";
 import { removeTemporary, temporaryName } from "./upper.js";
 
 /**
- * Makes sure that the object exists in the upper directory; of a file at most the first `limit` bytes are needed.
- * 0, a negative errno, or SUSPENDED: then the request will come again.
+ * Makes sure that the object exists in the upper directory, so that its metadata and names can be changed. 0, a negative
+ * errno, or SUSPENDED: then the request will come again.
  */
-export function copyUp(m: WritableState, q: Request, id: number, limit = Infinity): Status {
+export function copyUp(m: WritableState, q: Request, id: number): Status {
+  return copyUpWith(m, q, id, m.upper.metacopy ? NO_DATA : Infinity);
+}
+
+/** The same for a file whose data are to be changed: the first `limit` bytes of them are needed. */
+export function copyUpData(m: WritableState, q: Request, id: number, limit = Infinity): Status {
+  return copyUpWith(m, q, id, limit);
+}
+
+const NO_DATA = -1;
+
+function copyUpWith(m: WritableState, q: Request, id: number, limit: number): Status {
   m.fds.trim();
   const node = m.inodes.get(id);
-  if (node !== undefined && node.backing !== 0) return 0;
+  if (node !== undefined && node.backing !== 0) {
+    if (node.dataRow < 0) return 0;
+    // Data on their way change what the metadata say, and put it back.
+    const behind = m.services?.suspendBehind(q, id);
+    if (behind !== undefined) return behind;
+    return limit === NO_DATA ? 0 : completeData(m, q, node, limit);
+  }
   if (id > m.lower.tree.inodeCount) return -Errno.ESTALE;
   const row = id - 1;
   if (m.lower.isDirectory(row)) {
@@ -151,9 +171,6 @@ function keepTimes(m: WritableState, directory: Node, change: () => void): void 
   utimesBacking(m.fds, directory, { atimeSec: 0, atimeNsec: UTIME_OMIT, mtimeSec, mtimeNsec });
 }
 
-/** A file of at least this size is copied by a helper thread while other requests are served. */
-const BACKGROUND_FROM = 4 << 20;
-
 function copyUpObject(m: WritableState, q: Request, row: number, limit: number): Status {
   const behind = m.services?.suspendBehind(q, row + 1);
   if (behind !== undefined) return behind;
@@ -167,16 +184,18 @@ function copyUpObject(m: WritableState, q: Request, row: number, limit: number):
   const place = placeOf(m, row);
   if (place !== undefined) copyUpDirectory(m, place.directory);
   const staged = createStaged(m, row);
-  const size = m.lower.tree.size(row);
-  if (m.services !== undefined && staged.file && Math.min(limit, size) >= BACKGROUND_FROM) {
-    const job = copyJob(m, row, staged, Math.min(limit, size));
-    if (job !== undefined) {
+  const size = Math.min(limit, m.lower.tree.size(row));
+  if (m.services !== undefined && staged.file && size >= BACKGROUND_FROM) {
+    const job = fileCopyJob(m, row, staged.fd, size);
+    if (job !== undefined && truncateFd(staged.fd, size) === 0) {
       return m.services.suspend(q, row + 1, job, (status) => finishInBackground(m, row, staged, status));
     }
   }
   try {
-    fillStaged(m, row, staged, limit);
-    commitObject(m, row, staged, place);
+    const metadataOnly = limit === NO_DATA && staged.file && m.lower.tree.size(row) > 0;
+    if (metadataOnly) fillMetadata(m, row, staged);
+    else fillStaged(m, row, staged, Math.max(limit, 0));
+    commitObject(m, row, staged, place, metadataOnly ? row : -1);
   } catch (cause) {
     discardStaged(m, staged);
     throw cause;
@@ -203,7 +222,13 @@ function placeOf(m: WritableState, row: number): LowerName | undefined {
 }
 
 /** Puts a finished copy in its place, and then in the table. Throws FsError, with nothing committed. */
-function commitObject(m: WritableState, row: number, staged: Staged, place: LowerName | undefined): void {
+function commitObject(
+  m: WritableState,
+  row: number,
+  staged: Staged,
+  place: LowerName | undefined,
+  dataRow = -1,
+): void {
   const known = m.inodes.get(row + 1);
   const removed = known?.removed === true;
   const indexed = !removed && needsIndex(m, row);
@@ -217,6 +242,7 @@ function commitObject(m: WritableState, row: number, staged: Staged, place: Lowe
   const node =
     known ?? createRecord(m, row, indexed ? m.indexPlace : parent, indexed ? indexName(row) : place?.name);
   m.inodes.setBacking(node, stat.ino);
+  node.dataRow = dataRow;
   m.fds.hold(node, staged.fd);
   showCopied(m, row, stat);
   if (indexed) {

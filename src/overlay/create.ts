@@ -58,6 +58,7 @@ import {
 } from "./inode-table.js";
 import { emptyListing } from "./listing.js";
 import { replyEntry } from "./lookup.js";
+import { keepData } from "./metacopy.js";
 import { find, NAME_MAX } from "./resolve.js";
 import { type OverlayState, recordOf, type WritableState, writable } from "./state.js";
 import { removeTemporary, temporaryName } from "./upper.js";
@@ -410,6 +411,7 @@ export function link(m: OverlayState, q: Request, nodeid: number, newName: NameV
   const free = freeName(state, directory, name);
   if (typeof free === "number") return free;
   if (node.row >= 0) markImpureDirectory(state, directory);
+  keepData(state, node);
   if (free === "whiteout") {
     const temporary = temporaryName(state.upper);
     check(linkBacking(state, node, state.upper.temporaryFd, temporary), "link in the work directory");

@@ -22,8 +22,9 @@ import {
 import { S_ISGID, S_ISUID, statFd } from "../sys/stat.js";
 
 import { writeAll } from "./copy-data.js";
-import { copyUp } from "./copy-up.js";
+import { copyUpData } from "./copy-up.js";
 import type { Node } from "./inode-table.js";
+import { dataRow } from "./metacopy.js";
 import { type OverlayState, recordOf, writable } from "./state.js";
 
 const S_IXGRP = 0o010;
@@ -39,7 +40,7 @@ export function open(m: OverlayState, q: Request, flags: number, killSuidgid: bo
   out.openFlags = FOPEN_KEEP_CACHE;
   if (writes) {
     const truncates = (flags & O_TRUNC) !== 0;
-    const copied = copyUp(writable(m), q, q.nodeid, truncates ? 0 : Infinity);
+    const copied = copyUpData(writable(m), q, q.nodeid, truncates ? 0 : Infinity);
     if (copied < 0) return copied;
     if (truncates) {
       const result = truncate(m, recordOf(m, q.nodeid), 0, killSuidgid);
@@ -68,12 +69,12 @@ export function release(m: OverlayState, q: Request, fh: number): Status {
 
 /** FUSE READ. */
 export function read(m: OverlayState, q: Request, _fh: number, offset: number, out: DataOut): Status {
-  const node = m.inodes.get(q.nodeid);
-  const inImage = node === undefined || node.backing === 0;
-  if (!inImage) m.fds.trim();
-  const got = inImage
-    ? m.lower.tree.read(q.nodeid - 1, offset, out, out.capacity)
-    : pread(m.fds.of(node), out.address, out.capacity, offset);
+  const row = dataRow(m, q.nodeid);
+  if (row < 0) m.fds.trim();
+  const got =
+    row >= 0
+      ? m.lower.tree.read(row, offset, out, out.capacity)
+      : pread(m.fds.of(recordOf(m, q.nodeid)), out.address, out.capacity, offset);
   if (got < 0) return got;
   out.length = got;
   return 0;
@@ -109,7 +110,7 @@ export function write(
 
 /** The record of a file that is about to change, or a status to answer with. */
 function writableNode(m: OverlayState, q: Request): Node | Status {
-  const copied = copyUp(writable(m), q, q.nodeid);
+  const copied = copyUpData(writable(m), q, q.nodeid);
   return copied < 0 ? copied : recordOf(m, q.nodeid);
 }
 
@@ -183,10 +184,10 @@ export function fallocate(
 
 /** FUSE LSEEK, for SEEK_DATA and SEEK_HOLE. */
 export function lseek(m: OverlayState, q: Request, _fh: number, offset: number, whence: number): Status {
-  const node = m.inodes.get(q.nodeid);
-  if (node === undefined || node.backing === 0) return m.lower.tree.seek(q.nodeid - 1, offset, whence);
+  const row = dataRow(m, q.nodeid);
+  if (row >= 0) return m.lower.tree.seek(row, offset, whence);
   m.fds.trim();
-  return seekFd(m.fds.of(node), offset, whence);
+  return seekFd(m.fds.of(recordOf(m, q.nodeid)), offset, whence);
 }
 
 /** FUSE COPY_FILE_RANGE. May copy less than asked. */
@@ -201,18 +202,16 @@ export function copyFileRange(
   length: number,
   _flags: number,
 ): Status {
-  const copied = copyUp(writable(m), q, toNodeid);
+  const copied = copyUpData(writable(m), q, toNodeid);
   if (copied < 0) return copied;
   const target = recordOf(m, toNodeid);
   const to = m.fds.of(target);
   const cleared = clearForUser(m, q, target, to);
   if (cleared < 0) return cleared;
-  const node = m.inodes.get(q.nodeid);
-  if (node !== undefined && node.backing !== 0) {
-    return copyRange(m.fds.of(node), offset, to, toOffset, length);
-  }
+  const row = dataRow(m, q.nodeid);
+  if (row < 0) return copyRange(m.fds.of(recordOf(m, q.nodeid)), offset, to, toOffset, length);
   const { buffer } = m;
   const into = { address: buffer.address, bytes: buffer.bytes, start: 0 };
-  const got = m.lower.tree.read(q.nodeid - 1, offset, into, Math.min(length, buffer.length));
+  const got = m.lower.tree.read(row, offset, into, Math.min(length, buffer.length));
   return got <= 0 ? got : writeAll(to, buffer.address, got, toOffset);
 }

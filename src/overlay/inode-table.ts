@@ -36,6 +36,8 @@ export interface Node {
   readonly ino: number;
   /** Inode number of the backing object; 0 while it exists in the image only. */
   backing: number;
+  /** The image row that the file's data are those of, while the backing file has none of its own; -1 otherwise. */
+  dataRow: number;
   /** A place where the backing object is found, undefined when no name of it is known; then `fd` holds it. */
   parent: Node | undefined;
   name: Buffer;
@@ -191,6 +193,7 @@ export function createNode(
 ): Node {
   return {
     ...identity,
+    dataRow: -1,
     parent,
     name,
     fd: -1,

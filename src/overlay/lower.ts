@@ -69,8 +69,10 @@ export interface Lower {
   isDirectory(row: number): boolean;
   /** The name by which `directory` holds `row`; undefined when it does not. */
   nameIn(directory: number, row: number): Buffer | undefined;
-  /** The directory of an object with one name, by a scan of the whole tree: only when no lookup has told it. */
+  /** A directory that holds an object, known after one scan of the whole tree: for when no lookup has told it. */
   findParent(row: number): number;
+  /** A path of a row from the image's root. */
+  pathOf(row: number): Buffer;
   /** Every name of an object that has several; empty for the others. */
   namesOf(row: number): readonly LowerName[];
   /** The owner that the mount shows, which is a copy's owner where {@link idProblem} has none. */
@@ -90,6 +92,7 @@ export interface Lower {
 export function createLower(tree: LowerTree, devices: boolean, owners?: OwnerMap): Lower {
   const cursor: LowerEntry = { row: 0, type: 0, bytes: new Uint8Array(0), start: 0, end: 0 };
   let links: Map<number, LowerName[]> | undefined;
+  let parents: Int32Array | undefined;
   let total: number | undefined;
 
   const hidden = (row: number): boolean => {
@@ -140,6 +143,29 @@ export function createLower(tree: LowerTree, devices: boolean, owners?: OwnerMap
     return known;
   };
 
+  const nameIn = (directory: number, row: number): Buffer | undefined => {
+    const count = tree.entryCount(directory);
+    for (let i = 0; i < count; i++) {
+      tree.entry(directory, i, cursor);
+      if (cursor.row === row) return Buffer.from(cursor.bytes.subarray(cursor.start, cursor.end));
+    }
+    return undefined;
+  };
+
+  const findParent = (row: number): number => {
+    if (parents === undefined) {
+      const found = new Int32Array(tree.inodeCount).fill(-1);
+      visit((directory, entry) => {
+        found[entry.row] = directory;
+        return true;
+      });
+      parents = found;
+    }
+    return parents[row] ?? -1;
+  };
+
+  const isDirectory = (row: number): boolean => (tree.mode(row) & S_IFMT) === S_IFDIR;
+
   return {
     tree,
     hidden,
@@ -161,22 +187,17 @@ export function createLower(tree: LowerTree, devices: boolean, owners?: OwnerMap
       return row >= 0 && hidden(row) ? -1 : row;
     },
     covers: (directory, name) => tree.lookup(directory, name, 0, name.length) >= 0,
-    isDirectory: (row) => (tree.mode(row) & S_IFMT) === S_IFDIR,
-    nameIn(directory, row) {
-      const count = tree.entryCount(directory);
-      for (let i = 0; i < count; i++) {
-        tree.entry(directory, i, cursor);
-        if (cursor.row === row) return Buffer.from(cursor.bytes.subarray(cursor.start, cursor.end));
+    isDirectory,
+    nameIn,
+    findParent,
+    pathOf(row) {
+      const parts: Uint8Array[] = [];
+      for (let at = row; at > 0; ) {
+        const parent = isDirectory(at) ? tree.parent(at) : findParent(at);
+        parts.unshift(Buffer.from("/"), nameIn(parent, at) as Buffer);
+        at = parent;
       }
-      return undefined;
-    },
-    findParent(row) {
-      let parent = -1;
-      visit((directory, entry) => {
-        if (entry.row === row) parent = directory;
-        return parent < 0;
-      });
-      return parent;
+      return Buffer.concat(parts);
     },
     namesOf(row) {
       if (tree.nlink(row) < 2) return [];

@@ -29,17 +29,6 @@ import { claimTree, type Upper } from "./upper.js";
 /** The longest path that overlayfs writes (fs/overlayfs/overlayfs.h, OVL_REDIRECT_MAX). */
 const REDIRECT_MAX = 256;
 
-/** The path of an image directory from the image's root. */
-function pathOf(m: OverlayState, row: number): Buffer {
-  const parts: Uint8Array[] = [];
-  for (let at = row; at > 0; ) {
-    const parent = m.lower.tree.parent(at);
-    parts.unshift(Buffer.from("/"), m.lower.nameIn(parent, at) as Buffer);
-    at = parent;
-  }
-  return Buffer.concat(parts);
-}
-
 /**
  * Makes sure that a directory with part of the image below it keeps that when it is moved. 0 or a negative errno; EXDEV
  * where no mark can say it, and mv(1) then copies.
@@ -48,7 +37,7 @@ export function keepMerged(m: WritableState, directory: Node): number {
   const { lowerRow } = directory.directory as DirectoryPart;
   const { upper } = m;
   if (lowerRow < 0 || upper.moved.has(lowerRow)) return 0;
-  const path = pathOf(m, lowerRow);
+  const path = m.lower.pathOf(lowerRow);
   if (path.length > REDIRECT_MAX) return -Errno.EXDEV;
   // The mark speaks of this image, like an origin.
   const claimed = claimTree(upper, m.lower.tree.treeRoot);

@@ -13,36 +13,65 @@ import { claimTree, type Upper } from "./upper.js";
 
 const originXattr = Buffer.from("user.imgfs.origin");
 
+/** Where an object of the upper directory comes from; rows of the image, or -1. */
+export interface Origin {
+  /** Whose copy it is. */
+  readonly row: number;
+  /** Whose data it has, while it is a copy of the metadata alone. */
+  readonly dataRow: number;
+}
+
+const NO_ORIGIN: Origin = { row: -1, dataRow: -1 };
+const METADATA_ONLY = " meta";
+
 function originText(treeRoot: Digest, row: number): string {
   return `${row} ${digestHex(treeRoot).slice(0, 16)}`;
 }
 
-/** Marks a staged file as the copy of a row. 0 or a negative errno. */
-export function writeOrigin(m: WritableState, fd: number, row: number): number {
+/** Marks a file as the copy of a row, or of its metadata alone. 0 or a negative errno. */
+export function writeOrigin(m: WritableState, fd: number, row: number, metadataOnly: boolean): number {
   const { treeRoot } = m.lower.tree;
   const claimed = claimTree(m.upper, treeRoot);
-  return claimed < 0 ? claimed : writeXattrFd(fd, originXattr, Buffer.from(originText(treeRoot, row)));
+  const text = `${originText(treeRoot, row)}${metadataOnly ? METADATA_ONLY : ""}`;
+  return claimed < 0 ? claimed : writeXattrFd(fd, originXattr, Buffer.from(text));
 }
 
-/** The row that the object `name` came from, or -1. `marked` is false when it cannot carry a mark of its own. */
+/** Where the object `name` came from. `marked` is false when it cannot carry a mark of its own. */
 export function readOrigin(
   m: OverlayState,
   directoryFd: number,
   name: Uint8Array,
   stat: Stat,
   marked: boolean,
-): number {
+): Origin {
   const upper = m.upper as Upper;
   const { tree } = m.lower;
   const indexed = upper.indexRows.get(stat.ino);
-  if (indexed !== undefined) return validRow(m, indexed, stat);
-  if (!marked || (stat.mode & S_IFMT) !== S_IFREG) return -1;
-  const value = readXattrAt(directoryFd, name, originXattr);
-  if (typeof value === "number") return -1;
-  const row = Number.parseInt(value.toString("latin1"), 10);
-  if (!(row >= 0) || value.toString("latin1") !== originText(tree.treeRoot, row)) return -1;
+  if (indexed !== undefined) {
+    return { row: validRow(m, indexed, stat), dataRow: readIndexedOrigin(m, upper, indexed, stat) };
+  }
+  if (!marked || (stat.mode & S_IFMT) !== S_IFREG) return NO_ORIGIN;
+  const origin = parseOrigin(m, readXattrAt(directoryFd, name, originXattr), stat);
   // Without its link in the index an object that had more names is cut off from them: it stands alone.
-  return validRow(m, row, stat) >= 0 && tree.nlink(row) === 1 ? row : -1;
+  return origin.row < 0 || tree.nlink(origin.row) === 1 ? origin : { row: -1, dataRow: origin.dataRow };
+}
+
+/** The image row whose data the file linked in the index has, or -1. */
+export function readIndexedOrigin(m: OverlayState, upper: Upper, row: number, stat: Stat): number {
+  if ((stat.mode & S_IFMT) !== S_IFREG) return -1;
+  return parseOrigin(m, readXattrAt(upper.indexFd, indexName(row), originXattr), stat).dataRow;
+}
+
+function parseOrigin(m: OverlayState, value: Buffer | number, stat: Stat): Origin {
+  if (typeof value === "number") return NO_ORIGIN;
+  const text = value.toString("latin1");
+  const named = Number.parseInt(text, 10);
+  if (!(named >= 0)) return NO_ORIGIN;
+  const whole = originText(m.lower.tree.treeRoot, named);
+  const metadataOnly = text === `${whole}${METADATA_ONLY}`;
+  if (!metadataOnly && text !== whole) return NO_ORIGIN;
+  const row = validRow(m, named, stat);
+  return { row, dataRow: metadataOnly ? row : -1 };
 }
 
 function validRow(m: OverlayState, row: number, stat: Stat): number {

@@ -46,6 +46,8 @@ export interface OverlayOptions {
   readonly volatile?: boolean | undefined;
   /** Directories of the image can be moved; else that is EXDEV. True unless given. */
   readonly redirects?: boolean | undefined;
+  /** A change of a file's metadata copies no data. True unless given. */
+  readonly metacopy?: boolean | undefined;
   readonly log: Logger;
   /** Process that serves the mount, told by the root's `user.imgfs.daemon`. */
   readonly daemonPid: number;

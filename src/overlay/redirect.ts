@@ -1,6 +1,7 @@
 // overlayfs's redirect mark (Documentation/filesystems/overlayfs.rst, "Redirecting directories"): the place in the image
 // of what is merged below an upper directory, where that is not its own place.
-import { readXattrFd, writeXattrFd } from "../sys/xattr.js";
+import { Errno } from "../base/errno.js";
+import { readXattrFd, removeXattrFd, writeXattrFd } from "../sys/xattr.js";
 import type { OverlayState } from "./state.js";
 import type { Upper } from "./upper.js";
 
@@ -19,24 +20,21 @@ export function readRedirect(fd: number, names: readonly string[]): Buffer | und
 }
 
 /**
- * The image row of the directory that a redirect names: a path from the root, or a name beside the directory that would
- * be merged. -1 when there is none.
+ * The image row that a redirect names: a path from the root, or a name beside what would be merged, in `parentRow`. -1 when
+ * there is none.
  */
 export function resolveRedirect(m: OverlayState, redirect: Buffer, parentRow: number): number {
   let row = redirect[0] === SLASH ? 0 : parentRow;
   for (let at = 0; at < redirect.length && row >= 0; ) {
     const slash = redirect.indexOf(SLASH, at);
     const end = slash < 0 ? redirect.length : slash;
-    if (end > at) {
-      row = m.lower.find(row, redirect, at, end);
-      if (row >= 0 && !m.lower.isDirectory(row)) row = -1;
-    }
+    if (end > at) row = m.lower.isDirectory(row) ? m.lower.find(row, redirect, at, end) : -1;
     at = end + 1;
   }
   return row;
 }
 
-/** Marks the directory open at `fd` as merged with the image directory at `path`. 0 or a negative errno. */
+/** Marks what is open at `fd`: what belongs to it is at `path` in the image. 0 or a negative errno. */
 export function writeRedirect(upper: Upper, fd: number, path: Buffer): number {
   // The kernel reads trusted. by default and user. only under -o userxattr: where both can be set, both are.
   if (upper.trustedXattrs) {
@@ -44,4 +42,13 @@ export function writeRedirect(upper: Upper, fd: number, path: Buffer): number {
     if (result < 0) return result;
   }
   return writeXattrFd(fd, userRedirect, path);
+}
+
+/** Takes the mark away. 0 or a negative errno. */
+export function removeRedirect(fd: number): number {
+  for (const key of [trustedRedirect, userRedirect]) {
+    const result = removeXattrFd(fd, key);
+    if (result < 0 && result !== -Errno.ENODATA && result !== -Errno.EPERM) return result;
+  }
+  return 0;
 }

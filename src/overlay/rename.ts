@@ -27,6 +27,7 @@ import {
 } from "./directory-names.js";
 import { coverName } from "./hard-links.js";
 import { type DirectoryPart, GROUP_UNKNOWN, type Node } from "./inode-table.js";
+import { keepData } from "./metacopy.js";
 import { keepMerged } from "./moved.js";
 import { covers, directoryGone, keepReachable, nameGone, noteAbsence, typeOf } from "./remove.js";
 import { find, NAME_MAX } from "./resolve.js";
@@ -117,7 +118,10 @@ function ensureName(m: WritableState, node: Node, { directory, name }: End): voi
 function prepareArrival(m: WritableState, node: Node, end: End): void {
   // An origin is looked for only where the image has the name, or the directory says that there may be one.
   if (node.row >= 0) markImpureDirectory(m, end.directory);
-  if (node.directory === undefined) return;
+  if (node.directory === undefined) {
+    keepData(m, node);
+    return;
+  }
   if (node.directory.lowerRow >= 0) check(keepMerged(m, node), "redirect mark");
   else if (covers(m, end.directory, end.name)) check(markOpaque(m.upper, m.fds.of(node)), "opaque mark");
 }

@@ -5,10 +5,11 @@
 import { Errno } from "../base/errno.js";
 import { closeFd, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, openAt } from "../sys/files.js";
 import { check } from "../sys/libc.js";
-import { S_IFDIR, S_IFMT, type Stat, statAt } from "../sys/stat.js";
+import { S_IFDIR, S_IFMT, S_IFREG, type Stat, statAt } from "../sys/stat.js";
 import { createDirectoryPart, createNode, type DirectoryPart, type Node, upperIno } from "./inode-table.js";
 import { nameKey } from "./lower.js";
-import { indexName, readOrigin } from "./origin.js";
+import { foreignDataRow } from "./metacopy.js";
+import { indexName, type Origin, readIndexedOrigin, readOrigin } from "./origin.js";
 import { resolveRedirect } from "./redirect.js";
 import type { OverlayState } from "./state.js";
 import type { Upper } from "./upper.js";
@@ -68,6 +69,7 @@ function adoptIndexed(m: OverlayState, upper: Upper, row: number): void {
     indexName(row),
   );
   node.indexed = true;
+  node.dataRow = readIndexedOrigin(m, upper, row, stat);
   m.inodes.add(node);
 }
 
@@ -98,7 +100,7 @@ export function adopt(m: OverlayState, directory: Node, name: Uint8Array, stat: 
 }
 
 function adoptObject(m: OverlayState, directory: Node, name: Uint8Array, stat: Stat): Node {
-  const row = originOf(m, directory, name, stat);
+  const { row, dataRow } = originOf(m, directory, name, stat);
   const claimed = row >= 0 && m.inodes.get(row + 1) === undefined;
   const node = createNode(
     {
@@ -112,23 +114,32 @@ function adoptObject(m: OverlayState, directory: Node, name: Uint8Array, stat: S
     directory,
     Buffer.from(name),
   );
+  node.dataRow = dataRow;
   node.indexed = claimed && m.upper?.indexRows.get(stat.ino) === row;
   m.inodes.add(node);
   return node;
 }
 
-/** The row of what is not a directory. Only where an origin can be is it looked for. */
-function originOf(m: OverlayState, directory: Node, name: Uint8Array, stat: Stat): number {
+/** Where what is not a directory comes from. Only where an origin can be is it looked for. */
+function originOf(m: OverlayState, directory: Node, name: Uint8Array, stat: Stat): Origin {
   const part = directory.directory as DirectoryPart;
   const marked = part.impure || (part.lowerRow >= 0 && m.lower.covers(part.lowerRow, name));
-  return readOrigin(m, m.fds.of(directory), name, stat, marked);
+  const directoryFd = m.fds.of(directory);
+  const origin = readOrigin(m, directoryFd, name, stat, marked);
+  if (!marked || m.upper?.foreign !== true || origin.dataRow >= 0) return origin;
+  if ((stat.mode & S_IFMT) !== S_IFREG) return origin;
+  const dataRow = foreignDataRow(m, part.lowerRow, directoryFd, name);
+  return dataRow < 0 ? origin : { ...origin, dataRow };
 }
 
 /** The lower directory that an upper directory is merged with, or -1. */
 function mergedRow(m: OverlayState, directory: Node, name: Uint8Array, marks: DirectoryMarks): number {
   const part = directory.directory as DirectoryPart;
   if (marks.opaque) return -1;
-  if (marks.redirect !== undefined) return resolveRedirect(m, marks.redirect, part.lowerRow);
+  if (marks.redirect !== undefined) {
+    const redirected = resolveRedirect(m, marks.redirect, part.lowerRow);
+    return redirected >= 0 && m.lower.isDirectory(redirected) ? redirected : -1;
+  }
   if (part.lowerRow < 0) return -1;
   const row = m.lower.find(part.lowerRow, name, 0, name.length);
   return row >= 0 && m.lower.isDirectory(row) ? row : -1;
@@ -176,7 +187,7 @@ export function inoOf(m: OverlayState, directory: Node, name: Uint8Array): numbe
   const known = m.inodes.withBacking(stat.ino);
   if (known !== undefined) return known.ino;
   if ((stat.mode & S_IFMT) !== S_IFDIR) {
-    const row = originOf(m, directory, name, stat);
+    const { row } = originOf(m, directory, name, stat);
     return row >= 0 && m.inodes.get(row + 1) === undefined ? row + 1 : upperIno(stat.ino);
   }
   const { ino } = stat;

@@ -28,7 +28,7 @@ import {
   removeBackingXattr,
   utimesBacking,
 } from "./backing-metadata.js";
-import { copyUp } from "./copy-up.js";
+import { copyUp, copyUpData } from "./copy-up.js";
 import { truncate } from "./file-io.js";
 import { chownResult } from "./id-map.js";
 import { GROUP_UNKNOWN, type Node } from "./inode-table.js";
@@ -43,7 +43,8 @@ export function setattr(m: OverlayState, q: Request, set: SetAttr, out: AttrRepl
   // Only the kernel's own flush of times names ctime. Without its writeback cache those are times it has kept from
   // before the last writes, which the backing file knows better.
   if ((valid & FATTR_CTIME) !== 0) return fillAttr(m, q.nodeid, out);
-  const copied = copyUp(state, q, q.nodeid, (valid & FATTR_SIZE) !== 0 ? set.size : Infinity);
+  const copied =
+    (valid & FATTR_SIZE) !== 0 ? copyUpData(state, q, q.nodeid, set.size) : copyUp(state, q, q.nodeid);
   if (copied < 0) return copied;
   const node = recordOf(m, q.nodeid);
   const result = change(m, node, set, valid);

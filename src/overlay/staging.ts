@@ -18,7 +18,6 @@ import {
   O_RDWR,
   openAt,
   symlinkAt,
-  truncateFd,
   utimesAt,
 } from "../sys/files.js";
 import { check } from "../sys/libc.js";
@@ -28,6 +27,7 @@ import { writeXattrAt, writeXattrFd } from "../sys/xattr.js";
 import { copyData, storedRanges } from "./copy-data.js";
 import { chownResult } from "./id-map.js";
 import type { Lower } from "./lower.js";
+import { markMetadataOnly } from "./metacopy.js";
 import { writeOrigin } from "./origin.js";
 import type { WritableState } from "./state.js";
 import { claimTree, removeTemporary, temporaryName } from "./upper.js";
@@ -75,21 +75,27 @@ export function fillStaged(m: WritableState, row: number, staged: Staged, limit:
 }
 
 /**
- * The copy of a file's first `size` bytes as work for a helper thread, or undefined when the bytes cannot be had that
- * way. What it copies still has to be finished by {@link finishStaged}.
+ * The copy of a row's first `size` bytes to the file open at `fd` as work for a helper thread, or undefined when the bytes
+ * cannot be had that way.
  */
-export function copyJob(m: WritableState, row: number, staged: Staged, size: number): Job | undefined {
+export function fileCopyJob(m: WritableState, row: number, fd: number, size: number): Job | undefined {
   const stored = [...(storedRanges(m.lower.tree, row, size) ?? [])];
   const [only] = stored;
-  if (only === undefined || stored.length > 1 || truncateFd(staged.fd, size) < 0) return undefined;
+  if (only === undefined || stored.length > 1) return undefined;
   const [from, ranges] = only;
-  return { kind: "copy", from, to: staged.fd, ranges, sync: !m.upper.volatile };
+  return { kind: "copy", from, to: fd, ranges, sync: !m.upper.volatile };
+}
+
+/** Makes it a copy of the row's metadata, whose data stay where they are. Throws FsError. */
+export function fillMetadata(m: WritableState, row: number, staged: Staged): void {
+  check(markMetadataOnly(m.upper, staged.fd, m.lower.tree.size(row)), "mark of a metadata-only copy");
+  finishStaged(m, row, staged, true);
 }
 
 /** Origin, owner, mode, xattrs and times. Throws FsError. */
-export function finishStaged(m: WritableState, row: number, staged: Staged): void {
+export function finishStaged(m: WritableState, row: number, staged: Staged, metadataOnly = false): void {
   // What cannot carry an origin is known by its row in the index alone, and rows are those of one image.
-  if (staged.file) check(writeOrigin(m, staged.fd, row), "origin of a file");
+  if (staged.file) check(writeOrigin(m, staged.fd, row, metadataOnly), "origin of a file");
   else check(claimTree(m.upper, m.lower.tree.treeRoot), "mark of the upper directory");
   copyMetadata(m.lower, m.log, row, staged.fd, m.upper.temporaryFd, staged.name);
 }

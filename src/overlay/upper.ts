@@ -39,6 +39,8 @@ import { emptyStat, S_IFCHR, S_IFDIR, S_IFMT, statAt, statFd } from "../sys/stat
 import { readXattrFd, removeXattrFd, writeXattrFd } from "../sys/xattr.js";
 
 const LAYOUT = "imgfs upper 1";
+/** Third word of the mark of an upper that was not empty when it was first used. */
+const FOREIGN = "foreign";
 const upperMark = Buffer.from("user.imgfs.upper");
 const treeMark = Buffer.from("user.imgfs.tree");
 const trustedProbe = Buffer.from("trusted.overlay.imgfs-probe");
@@ -54,6 +56,10 @@ export interface Upper {
   readonly volatile: boolean;
   /** Directories of the image may be moved, by redirect marks. */
   readonly redirects: boolean;
+  /** A change of metadata copies metadata only. */
+  readonly metacopy: boolean;
+  /** Another overlay wrote here before. */
+  readonly foreign: boolean;
   /** mknod makes device 0:0 here. */
   readonly deviceWhiteouts: boolean;
   /** rename can leave a whiteout behind. */
@@ -79,6 +85,7 @@ export interface UpperOptions {
   readonly treeRoot: string;
   readonly volatile?: boolean | undefined;
   readonly redirects?: boolean | undefined;
+  readonly metacopy?: boolean | undefined;
   /** Gives the root of an upper that has never been used what the image says of its root. May throw FsError. */
   initializeRoot(fd: number): void;
 }
@@ -98,7 +105,7 @@ export function openUpper(options: UpperOptions): Upper {
     checkPlaces(options.upper, work, rootFd, workFd);
     lock(rootFd, `upper directory ${options.upper}`);
     lock(workFd, `work directory ${work}`);
-    const identity = readIdentity(options, rootFd);
+    const { identity, foreign } = readIdentity(options, rootFd);
     const tree = readTree(options, rootFd);
     prepareWork(work, workFd, identity);
     const temporaryFd = subdirectory(workFd, "tmp", work, opened);
@@ -117,6 +124,8 @@ export function openUpper(options: UpperOptions): Upper {
       movedLocated: false,
       volatile: options.volatile ?? false,
       redirects: options.redirects ?? true,
+      metacopy: options.metacopy ?? true,
+      foreign,
       ...probe(temporaryFd),
       index,
       indexRows,
@@ -184,22 +193,30 @@ function lock(fd: number, what: string): void {
 }
 
 /** The identity in the upper's mark; a new one for an upper without. */
-function readIdentity({ upper: path, initializeRoot }: UpperOptions, rootFd: number): string {
+function readIdentity(
+  { upper: path, initializeRoot }: UpperOptions,
+  rootFd: number,
+): { identity: string; foreign: boolean } {
   const mark = readXattrFd(rootFd, upperMark);
   if (typeof mark !== "number") {
-    const [layout, identity] = split(mark.toString());
+    const [layout, identity, history] = split(mark.toString());
     if (layout !== LAYOUT || identity === undefined) {
       throw new Error(`upper directory ${path} has a layout this version does not know: ${layout}`);
     }
-    return identity;
+    return { identity, foreign: history === FOREIGN };
   }
   if (mark !== -Errno.ENODATA) throw noXattrs(path, mark);
   // What others have made keeps its root as it is.
-  if (isEmpty(rootFd)) initializeRoot(rootFd);
+  const foreign = !isEmpty(rootFd);
+  if (!foreign) initializeRoot(rootFd);
   const identity = randomBytes(8).toString("hex");
-  const written = writeXattrFd(rootFd, upperMark, Buffer.from(`${LAYOUT}:${identity}`));
+  const written = writeXattrFd(
+    rootFd,
+    upperMark,
+    Buffer.from(`${LAYOUT}:${identity}${foreign ? `:${FOREIGN}` : ""}`),
+  );
   if (written < 0) throw noXattrs(path, written);
-  return identity;
+  return { identity, foreign };
 }
 
 function isEmpty(fd: number): boolean {

@@ -25,6 +25,7 @@ const trustedOpaque = Buffer.from("trusted.overlay.opaque");
 const userWhiteout = Buffer.from("user.overlay.whiteout");
 const trustedWhiteout = Buffer.from("trusted.overlay.whiteout");
 const impureMark = Buffer.from("user.imgfs.impure");
+const impureMarks = ["user.imgfs.impure", "trusted.overlay.impure", "user.overlay.impure"];
 const defaultAcl = "system.posix_acl_default";
 const yes = Buffer.from("y");
 const hasXattrWhiteouts = Buffer.from("x");
@@ -73,7 +74,7 @@ export function readMarks(fd: number): DirectoryMarks {
   marks.redirect = readRedirect(fd, names);
   for (const name of names) {
     if (name === defaultAcl) marks.defaultAcl = true;
-    if (name === "user.imgfs.impure") marks.impure = true;
+    if (impureMarks.includes(name)) marks.impure = true;
     if (name !== "user.overlay.opaque" && name !== "trusted.overlay.opaque") continue;
     const value = readXattrFd(fd, name === "user.overlay.opaque" ? userOpaque : trustedOpaque);
     if (typeof value === "number") continue;

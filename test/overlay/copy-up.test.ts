@@ -87,7 +87,7 @@ describe("copy-up", () => {
   it("copies a file without its holes", () => {
     const upper = fresh();
     const fs = mount(image, upper);
-    fs.setattr("sparse", { valid: FATTR_MODE, mode: 0o600 });
+    fs.releaseId(fs.nodeid("sparse"), fs.openId(fs.nodeid("sparse"), 2));
     const stat = lstatSync(join(upper, "sparse"));
     expect(stat.size).toBe((1 << 20) + 8);
     expect(stat.blocks * 512).toBeLessThan(64 * 1024);

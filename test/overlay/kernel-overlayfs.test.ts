@@ -14,7 +14,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { FATTR_MODE } from "../../src/fuse/operations.js";
 import { directory, file, symlink } from "../imgfs/support.js";
-import { fresh, imageOf, type Mounted, mount } from "./harness.js";
+import { fresh, imageOf, type Mounted, mount, remount } from "./harness.js";
 
 const image = imageOf(
   directory({
@@ -70,6 +70,22 @@ function mountedTree(fs: Mounted, path = "", prefix = ""): string[] {
   });
 }
 
+/** The kernel's own upper and its mount, while `work` runs. */
+function underKernel<T>(upper: string, extra: string, work: (target: string) => T): T {
+  const target = fresh("mnt");
+  const kernelWork = fresh("kernelwork");
+  for (const path of [target, kernelWork]) mkdirSync(path);
+  const options = `lowerdir=${plainLower()},upperdir=${upper},workdir=${kernelWork}${extra}`;
+  execFileSync("mount", ["-t", "overlay", "overlay", "-o", options, target]);
+  try {
+    return work(target);
+  } finally {
+    execFileSync("umount", [target]);
+  }
+}
+
+const FOLLOWS = ",redirect_dir=on,metacopy=on";
+
 function change(fs: Mounted): void {
   fs.unlink("etc/motd");
   fs.write("etc/passwd", "changed");
@@ -93,48 +109,63 @@ function change(fs: Mounted): void {
 describe("an upper directory", () => {
   it("gives the same tree under the kernel's overlayfs", () => {
     const upper = fresh();
-    const fs = mount(image, upper);
+    const fs = mount(image, upper, { metacopy: false, redirects: false });
     change(fs);
     const ours = mountedTree(fs);
     fs.close();
-    const target = fresh("mnt");
-    const work = fresh("kernelwork");
-    mkdirSync(target);
-    mkdirSync(work);
-    const options = `lowerdir=${plainLower()},upperdir=${upper},workdir=${work}`;
-    execFileSync("mount", ["-t", "overlay", "overlay", "-o", options, target]);
-    try {
-      expect(kernelTree(target)).toEqual(ours);
-    } finally {
-      execFileSync("umount", [target]);
-    }
+    expect(underKernel(upper, "", kernelTree)).toEqual(ours);
     expect(ours).toContain("full/mine 644 x");
     expect(ours.some((line) => line.includes("motd") || line.includes("one"))).toBe(false);
   });
 
-  it("made by the kernel's overlayfs gives the same tree here", () => {
+  it("gives the same tree where the kernel follows redirects and metadata-only copies", () => {
     const upper = fresh();
-    const target = fresh("mnt");
-    const work = fresh("kernelwork");
-    for (const path of [upper, target, work]) mkdirSync(path);
-    const options = `lowerdir=${plainLower()},upperdir=${upper},workdir=${work}`;
-    execFileSync("mount", ["-t", "overlay", "overlay", "-o", options, target]);
-    let theirs: string[];
-    try {
-      execFileSync(
-        "sh",
-        [
-          "-ec",
-          "rm etc/motd; echo new > etc/passwd; rm -r full; mkdir full; echo x > full/mine; mv etc/deep/file moved; ln moved again; rmdir empty; chmod 700 etc",
-        ],
-        { cwd: target },
-      );
-      theirs = kernelTree(target);
-    } finally {
-      execFileSync("umount", [target]);
+    let fs = mount(image, upper);
+    change(fs);
+    fs.setattr("etc/deep/file", { valid: FATTR_MODE, mode: 0o640 });
+    fs.rename("etc/deep/file", "file");
+    fs.rename("etc/deep", "deep");
+    fs.rename("etc", "full/etc");
+    fs = remount(fs, image, upper);
+    fs.rename("file", "deep/other");
+    const ours = mountedTree(fs);
+    fs.close();
+    expect(ours).toContain("deep/other 640 deep\n");
+    expect(underKernel(upper, FOLLOWS, kernelTree)).toEqual(ours);
+  });
+
+  it("made by the kernel's overlayfs gives the same tree here", () => {
+    const script =
+      "rm etc/motd; echo new > etc/passwd; rm -r full; mkdir full; echo x > full/mine; mv etc/deep/file moved; ln moved again; rmdir empty; chmod 700 etc";
+    for (const extra of ["", FOLLOWS]) {
+      const upper = fresh();
+      mkdirSync(upper);
+      const theirs = underKernel(upper, extra, (target) => {
+        execFileSync("sh", ["-ec", script], { cwd: target });
+        return kernelTree(target);
+      });
+      const fs = mount(image, upper, { work: fresh("work") });
+      expect(mountedTree(fs)).toEqual(theirs);
+      expect(fs.stat("again")).toMatchObject({ ino: fs.stat("moved").ino, nlink: 2 });
+      fs.close();
     }
-    const fs = mount(image, upper, { work: fresh("work") });
+  });
+
+  it("made by the kernel with redirects and metadata-only copies gives the same tree here", () => {
+    const upper = fresh();
+    mkdirSync(upper);
+    const theirs = underKernel(upper, FOLLOWS, (target) => {
+      const script =
+        "chmod 600 etc/deep/file; mv full etc/inner; mv etc/inner/one etc/uno; mv etc etcetera; chmod 640 etcetera/motd; mv etcetera/motd empty/m; mkdir new; mv etcetera/passwd new/p";
+      execFileSync("sh", ["-ec", script], { cwd: target });
+      return kernelTree(target);
+    });
+    let fs = mount(image, upper, { work: fresh("work") });
     expect(mountedTree(fs)).toEqual(theirs);
-    expect(fs.stat("again")).toMatchObject({ ino: fs.stat("moved").ino, nlink: 2 });
+    fs.write("empty/m", "J", 0o2);
+    fs.close();
+    fs = mount(image, upper, { work: fresh("work") });
+    expect(fs.read("empty/m")).toBe("Jello\n");
+    expect(fs.read("etcetera/deep/file")).toBe("deep\n");
   });
 });
