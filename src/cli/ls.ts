@@ -2,7 +2,8 @@
 import { displayName } from "../base/bytes.js";
 import { digestOf } from "../base/digest.js";
 import { errnoText, FsError } from "../base/errno.js";
-import type { DirectoryEntry, Image } from "../imgfs/image.js";
+import type { Image } from "../imgfs/image.js";
+import { type Child, childrenOf } from "../imgfs/look.js";
 import { resolvePath } from "../imgfs/resolve.js";
 import {
   deviceMajor,
@@ -41,17 +42,12 @@ export function ls(imagePath: string, path: string, options: LsOptions): void {
   }
 }
 
-interface Listed {
-  readonly name: Buffer;
-  readonly row: number;
-}
-
 function walk(image: Image, top: number, topPath: Buffer, options: LsOptions): void {
   const pending: { row: number; path: Buffer }[] = [{ row: top, path: topPath }];
   for (let first = true; ; first = false) {
     const directory = pending.shift();
     if (directory === undefined) return;
-    const entries = entriesOf(image, directory.row);
+    const entries = childrenOf(image, directory.row);
     if (options.recursive === true && options.json !== true) {
       print(`${first ? "" : "\n"}${displayName(directory.path)}:\n`);
     }
@@ -67,18 +63,7 @@ function joinPath(folder: Buffer, name: Buffer): Buffer {
   return Buffer.concat([folder, Buffer.from(slash), name]);
 }
 
-/** The entries of a directory in byte order of their names. */
-function entriesOf(image: Image, directory: number): Listed[] {
-  const entry: DirectoryEntry = { row: 0, type: 0, bytes: new Uint8Array(0), start: 0, end: 0 };
-  const listed: Listed[] = [];
-  for (let i = 0; i < image.entryCount(directory); i += 1) {
-    image.entry(directory, i, entry);
-    listed.push({ name: Buffer.from(entry.bytes.subarray(entry.start, entry.end)), row: entry.row });
-  }
-  return listed.sort((a, b) => Buffer.compare(a.name, b.name));
-}
-
-function show(image: Image, listed: readonly Listed[], options: LsOptions, folder: Buffer | undefined): void {
+function show(image: Image, listed: readonly Child[], options: LsOptions, folder: Buffer | undefined): void {
   if (options.json === true) {
     print(listed.map((item) => `${JSON.stringify(describe(image, item, folder))}\n`).join(""));
   } else if (options.long === true) {
@@ -88,7 +73,7 @@ function show(image: Image, listed: readonly Listed[], options: LsOptions, folde
   }
 }
 
-function longRow(image: Image, { name, row }: Listed): string[] {
+function longRow(image: Image, { name, row }: Child): string[] {
   const mode = image.mode(row);
   const type = mode & S_IFMT;
   const device = image.rdev(row);
@@ -108,7 +93,7 @@ function longRow(image: Image, { name, row }: Listed): string[] {
   ];
 }
 
-function describe(image: Image, { name, row }: Listed, folder: Buffer | undefined): Record<string, unknown> {
+function describe(image: Image, { name, row }: Child, folder: Buffer | undefined): Record<string, unknown> {
   const mode = image.mode(row);
   const digest = (mode & S_IFMT) === S_IFREG ? image.contentDigest(row) : undefined;
   const path = folder === undefined ? name : joinPath(folder, name);

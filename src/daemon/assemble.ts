@@ -12,6 +12,8 @@ import type { MountOptions } from "./options.js";
 
 export interface Assembly {
   readonly options: MountOptions;
+  /** What the options hand to a filesystem module. */
+  readonly settings: unknown;
   readonly log: Logger;
   /** The pid to tell who asks the mount for its process. */
   readonly daemonPid: number;

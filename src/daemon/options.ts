@@ -12,6 +12,8 @@ export interface MountOptions {
   readonly mountpoint: string;
   /** Takes all changes; without it the mount is read-only. */
   readonly upper?: string;
+  /** Whether the kernel refuses changes; unless given, without `upper`. */
+  readonly readOnly?: boolean;
   /** Beside `upper` on the same filesystem; staging for copy-up. */
   readonly work?: string;
   /** Ids of the image and what they are at the mount; without it they show as they are. See docs/id-maps.md. */

@@ -27,7 +27,12 @@ async function run({ options, counters, logFd }: WorkerData): Promise<void> {
   try {
     const given = options.channelFd;
     const mountpoint = given === undefined ? await preparePlace(options) : undefined;
-    fileSystem = await (await fileSystemMaker(options))({ options, log, daemonPid: process.pid });
+    fileSystem = await (await fileSystemMaker(options))({
+      options,
+      settings: options.fileSystem?.settings,
+      log,
+      daemonPid: process.pid,
+    });
     let channel: Channel;
     if (mountpoint === undefined) {
       channel = adoptChannel(given as number);
@@ -36,7 +41,7 @@ async function run({ options, counters, logFd }: WorkerData): Promise<void> {
       channel = await openChannel({
         source: options.sources[0] ?? "imgfs",
         mountpoint,
-        readOnly: options.upper === undefined,
+        readOnly: options.readOnly ?? options.upper === undefined,
         devices: options.devices,
         kernel: options.kernel ?? {},
       });

@@ -94,7 +94,10 @@ export class Image extends TreeReader {
     }
   }
 
-  /** For the checker: damage that leaves the rest readable is told instead of thrown. `source` stays the caller's. */
+  /**
+   * For the checker: damage that leaves the rest readable is told instead of thrown. `source` stays the caller's.
+   * @internal
+   */
   static inspect(source: BlobSource, tolerate: (damage: Corrupt) => void): Image {
     const metadata = Metadata.open(source, tolerate);
     metadata.rememberDamage();
@@ -168,6 +171,7 @@ export class Image extends TreeReader {
     return this.contents.count;
   }
 
+  /** @internal */
   get contentReader(): ContentReader {
     return this.contents;
   }

@@ -30,6 +30,7 @@ const INODE_TYPES = (1 << 1) | (1 << 2) | (1 << 4) | (1 << 6) | (1 << 8) | (1 <<
 const ENTRY_TYPES = INODE_TYPES | (1 << L.EntryType.whiteout) | (1 << L.EntryType.link);
 
 export class TreeReader {
+  /** @internal */
   readonly metadata: Metadata;
   readonly inodeCount: number;
   readonly directoryCount: number;

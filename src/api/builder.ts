@@ -1,0 +1,11 @@
+// imgfs/builder: an image from its source, and the byte-exact tar reader that reads its layers.
+export {
+  type BlobSummary,
+  type BuildEvent,
+  type BuildOptions,
+  type BuildResult,
+  type BuiltLayer,
+  buildImage,
+} from "../builder/image.js";
+export type { TarMember } from "../builder/tar/member.js";
+export { type TarHandler, TarReader } from "../builder/tar/reader.js";
