@@ -17,6 +17,9 @@ interface MountCommandOptions extends GlobalOptions {
   readonly squashToRoot?: boolean;
   readonly strictIdMap?: boolean;
   readonly devices?: boolean;
+  readonly redirectDir?: "on" | "off";
+  readonly metacopy?: "on" | "off";
+  readonly volatile?: boolean;
   readonly verify?: boolean;
   readonly foreground?: boolean;
   readonly pidFile?: string;
@@ -122,6 +125,9 @@ function mountOptions(
     squashToRoot: options.squashToRoot === true,
     strictIdMap: options.strictIdMap === true,
     devices: options.devices === true,
+    redirects: options.redirectDir !== "off",
+    metacopy: options.metacopy !== "off",
+    volatile: options.volatile === true,
     ...(options.verify === true ? { verify: true } : {}),
     statsOnExit: options.statsOnExit === true,
     logLevel: options.debug === true ? "debug" : options.logLevel,

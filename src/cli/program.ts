@@ -79,6 +79,20 @@ export function program(startMount: StartMount): Command {
     .option("--squash-to-root", "show everything as root's, or as what the maps make of root")
     .option("--strict-id-map", "refuse an image with an id that is not in the maps")
     .option("--devices", "show the image's device nodes")
+    .addOption(
+      new Option(
+        "--redirect-dir <on|off>",
+        "move directories of the image at once; off: rename(2) says EXDEV",
+      )
+        .choices(["on", "off"])
+        .default("on"),
+    )
+    .addOption(
+      new Option("--metacopy <on|off>", "a change of a file's metadata copies no data; off: it does")
+        .choices(["on", "off"])
+        .default("on"),
+    )
+    .option("--volatile", "sync nothing: after a crash of the machine the upper may be damaged")
     .option(
       "--verify",
       "check each file's bytes against their digest before they are first read (compressed data always is)",

@@ -26,10 +26,23 @@ export type CreateFileSystem = (assembly: Assembly) => FileSystem | Promise<File
 export const createFileSystem: CreateFileSystem = ({ options, log, daemonPid }) => {
   const image = openImage(options.sources, options.verify === true);
   try {
-    const { upper, work, devices, uidMap: uids, gidMap: gids, strictIdMap: strictIds } = options;
+    const { upper, work, devices, redirects, metacopy, volatile } = options;
+    const { uidMap: uids, gidMap: gids, strictIdMap: strictIds } = options;
     const squashToRoot = options.squashToRoot ?? false;
     const owners = createOwnerMap({ uids, gids, squashToRoot }, readNamespaceIds());
-    return createOverlay({ image, upper, work, devices, owners, strictIds, log, daemonPid });
+    return createOverlay({
+      image,
+      upper,
+      work,
+      devices,
+      redirects,
+      metacopy,
+      volatile,
+      owners,
+      strictIds,
+      log,
+      daemonPid,
+    });
   } catch (cause) {
     image.close();
     throw cause;

@@ -25,6 +25,12 @@ export interface MountOptions {
   readonly strictIdMap?: boolean;
   /** Show the device nodes of the image, and let them work. */
   readonly devices: boolean;
+  /** Directories of the image can be moved, by marks in the upper; else that is EXDEV. True unless given. */
+  readonly redirects?: boolean;
+  /** A change of a file's metadata copies no data. True unless given. */
+  readonly metacopy?: boolean;
+  /** Sync nothing. */
+  readonly volatile?: boolean;
   /** Compare each content with its digest before anything of it is given out. */
   readonly verify?: boolean;
   /** What is asked of the mount itself. */
