@@ -14,7 +14,7 @@ const may: Readonly<Record<string, readonly string[]>> = {
   imgfs: ["base", "sys", "zstd"],
   overlay: ["base", "sys", "imgfs", "fuse"],
   oci: ["base"],
-  builder: ["base", "zstd", "imgfs", "oci"],
+  builder: ["base", "sys", "zstd", "imgfs", "oci"],
   extract: ["base", "sys", "imgfs", "builder"],
   daemon: ["base", "sys", "zstd", "imgfs", "fuse", "overlay"],
   // What the package exports; nothing of ours imports it.

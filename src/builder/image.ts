@@ -51,7 +51,7 @@ export interface BuiltLayer {
   /** Digest in the source, as the manifest has it or as the bytes are; undefined when a blob was reused unread. */
   readonly digest: Digest | undefined;
   readonly mediaType: string;
-  /** What the bytes showed: none, gzip; undefined when a blob was reused unread. */
+  /** What the bytes showed: none, gzip, zstd; undefined when a blob was reused unread. */
   readonly compression: string | undefined;
   /** The blob. */
   readonly path: string;

@@ -1,7 +1,9 @@
 // The worker thread that converts layers: one task at a time, until it is told to end. Errors cross as their message.
-// workerData is a flag that stops a conversion at its next piece: a thread in the middle of one hears no message.
+// workerData is shared with pool.ts: a thread in the middle of a conversion hears no message.
+import { availableParallelism } from "node:os";
 import { parentPort, workerData } from "node:worker_threads";
 import { type ConvertedLayer, convertLayer, type LayerTask } from "./layer.js";
+import { Shared } from "./shared.js";
 
 /** What a worker says; a task ends with `done` or `failed`. */
 export type WorkerMessage =
@@ -16,8 +18,11 @@ const progressInterval = 100;
 const port = parentPort;
 if (port === null) throw new Error("layer-worker runs in a worker thread only");
 
-const stopFlag = workerData as Int32Array;
-const isStopped = (): boolean => Atomics.load(stopFlag, 0) !== 0;
+const shared = workerData as Int32Array;
+const isStopped = (): boolean => Atomics.load(shared, Shared.stop) !== 0;
+const cores = availableParallelism();
+/** A conversion uses two cores where there are two for each. */
+const isCoreIdle = (): boolean => 2 * Atomics.load(shared, Shared.running) <= cores;
 
 port.on("message", (request: WorkerRequest) => {
   if (request.type === "end") {
@@ -32,7 +37,7 @@ port.on("message", (request: WorkerRequest) => {
     last = now;
     say({ type: "progress", done });
   };
-  convertLayer(request.task, { onProgress, isStopped }).then(
+  convertLayer(request.task, { onProgress, isStopped, isCoreIdle }).then(
     (layer) => say({ type: "done", layer }),
     (cause: unknown) =>
       say({ type: "failed", message: cause instanceof Error ? cause.message : String(cause) }),

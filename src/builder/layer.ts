@@ -1,8 +1,9 @@
 // One layer from source to blob, in one pass over its bytes: read, hash, inflate, hash, take apart, store. Runs in a
 // worker thread or in process; memory does not depend on the layer's size, only on its number of entries.
 // Invariant: the blob is finished only after size, digest and diffID have been found right.
-import { createHash } from "node:crypto";
+import { createHash, type Hash } from "node:crypto";
 import { closeSync, openSync, readSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import { displayName } from "../base/bytes.js";
 import { type Digest, digestOf } from "../base/digest.js";
 import type { Codec } from "../imgfs/codec.js";
@@ -30,7 +31,7 @@ export interface ConvertedLayer {
   readonly diffId: Digest;
   /** Digest of the bytes as they lie in the source. */
   readonly digest: Digest;
-  /** `none` or the name of the compression that was found. */
+  /** `none`, `gzip` or `zstd`, as the bytes show. */
   readonly compression: string;
   /** Bytes of the uncompressed tar. */
   readonly tarSize: number;
@@ -45,9 +46,15 @@ export interface Watch {
   readonly onProgress: (done: number) => void;
   /** Asked before each piece; true makes the conversion throw. */
   readonly isStopped: () => boolean;
+  /** Asked before each piece; true lets a second thread inflate. */
+  readonly isCoreIdle: () => boolean;
 }
 
-const unwatched: Watch = { onProgress: () => {}, isStopped: () => false };
+const unwatched: Watch = {
+  onProgress: () => {},
+  isStopped: () => false,
+  isCoreIdle: () => availableParallelism() > 1,
+};
 
 /** Converts a layer. Throws one-line Errors that name the entry, not the layer. */
 export async function convertLayer(task: LayerTask, watch: Watch = unwatched): Promise<ConvertedLayer> {
@@ -77,12 +84,17 @@ export async function convertLayer(task: LayerTask, watch: Watch = unwatched): P
           first = undefined;
           return chunk;
         };
-        for await (const chunk of open(next)) {
+        for await (const chunk of open(next, watch.isCoreIdle)) {
+          // A short input may have no end of output.
+          if (watch.isStopped()) throw new Error("stopped");
           hash.update(chunk);
           tarSize += chunk.length;
           reader.write(chunk);
         }
-        diffId = digestOf(hash.digest());
+        diffId = digestOf(hash.copy().digest());
+        if (compression === "zstd" && source.diffId !== undefined && diffId !== source.diffId) {
+          diffId = withLostZeros(hash, source.diffId) ?? diffId;
+        }
       }
       const digest = input.finish();
       reader.finish();
@@ -101,6 +113,24 @@ export async function convertLayer(task: LayerTask, watch: Watch = unwatched): P
   } finally {
     input.close();
   }
+}
+
+/** GNU tar's records, to which it fills an archive up with zeros. */
+const tarRecord = 10240;
+const tarBlock = 512;
+
+/**
+ * `wanted` when the tar has that digest once it is filled up with zeros: writers of zstd:chunked before containers/storage
+ * 1.52 drop what follows the end of the archive (containers/storage issue 1771). Zeros there say nothing, so the blob is
+ * that of the whole tar. `hash` has taken the tar and is of no use afterwards.
+ */
+function withLostZeros(hash: Hash, wanted: Digest): Digest | undefined {
+  const zeros = Buffer.alloc(tarBlock);
+  for (let added = tarBlock; added <= tarRecord; added += tarBlock) {
+    hash.update(zeros);
+    if (digestOf(hash.copy().digest()) === wanted) return wanted;
+  }
+  return undefined;
 }
 
 /** The bytes of a layer in its source, hashed as they are read. */

@@ -4,6 +4,7 @@
 import { Worker, type WorkerOptions } from "node:worker_threads";
 import type { ConvertedLayer, LayerTask } from "./layer.js";
 import type { WorkerMessage, WorkerRequest } from "./layer-worker.js";
+import { Shared } from "./shared.js";
 
 /**
  * Flags of this process, such as --input-type, may not suit a file. Most of what a worker allocates dies young; a
@@ -35,7 +36,7 @@ export async function convertAll(
   const results: ConvertedLayer[] = [];
   const workers: Worker[] = [];
   const exits: Promise<unknown>[] = [];
-  const stopFlag = new Int32Array(new SharedArrayBuffer(4));
+  const shared = new Int32Array(new SharedArrayBuffer(4 * Shared.length));
   let stop: (reason: unknown) => void = () => {};
   const stopped = new Promise<never>((_, reject) => {
     stop = reject;
@@ -47,18 +48,20 @@ export async function convertAll(
   const work = async (): Promise<void> => {
     const worker = new Worker(new URL("./layer-worker.js", import.meta.url), {
       ...baseOptions,
-      workerData: stopFlag,
+      workerData: shared,
     });
     workers.push(worker);
     exits.push(new Promise((exited) => worker.once("exit", exited)));
     for (let task = queue.shift(); task !== undefined; task = queue.shift()) {
       const index = task;
       options.onStart(index);
+      Atomics.add(shared, Shared.running, 1);
       const layer = await runTask(worker, tasks[index] as LayerTask, (done) =>
         options.onProgress(index, done),
       ).catch((cause: Error) => {
         throw fault(index, cause.message);
       });
+      Atomics.sub(shared, Shared.running, 1);
       results[index] = layer;
       options.onDone(index, layer);
     }
@@ -70,7 +73,7 @@ export async function convertAll(
     return results;
   } finally {
     options.signal?.removeEventListener("abort", onAbort);
-    Atomics.store(stopFlag, 0, 1);
+    Atomics.store(shared, Shared.stop, 1);
     for (const worker of workers) {
       // A worker that fails while it ends has nothing left to tell.
       worker.on("error", () => {});

@@ -1,25 +1,31 @@
-// Shared libraries other than libc that may or may not be on a system, and addresses of buffers to put into the
-// records they take. Nothing here fails when a library is missing: the caller has another way.
+// C libraries that may or may not be on a system, and addresses of buffers to put into the records they take. Node's
+// program itself is one of them: what it links, it exports for addons. Nothing here fails when a library is missing:
+// the caller has another way.
 import { createRequire } from "node:module";
 
 const koffi = createRequire(import.meta.url)("koffi") as typeof import("koffi");
+
+/** A C function that can also run in a thread of libuv's pool, which then owns its buffers until the callback. */
+export type CFunction<F extends (...args: never[]) => unknown> = F & {
+  readonly async: (...args: [...Parameters<F>, (error: Error | null, result: ReturnType<F>) => void]) => void;
+};
 
 /** Binds a C function; types as koffi names them. Throws when the library lacks it. */
 export type BindFunction = <F extends (...args: never[]) => unknown>(
   name: string,
   result: string,
   parameters: readonly string[],
-) => F;
+) => CFunction<F>;
 
-/** Opens a shared library by its soname; undefined where the system has none that loads. */
-export function openLibrary(soname: string): BindFunction | undefined {
+/** Opens a shared library by its soname, or with null what the program has; undefined where there is none that loads. */
+export function openLibrary(soname: string | null): BindFunction | undefined {
   try {
     const library = koffi.load(soname);
     return <F extends (...args: never[]) => unknown>(
       name: string,
       result: string,
       parameters: readonly string[],
-    ) => library.func(name, result, [...parameters]) as unknown as F;
+    ) => library.func(name, result, [...parameters]) as unknown as CFunction<F>;
   } catch {
     return undefined;
   }
@@ -32,4 +38,19 @@ export function openLibrary(soname: string): BindFunction | undefined {
  */
 export function addressOf(bytes: Uint8Array): number {
   return Number(koffi.address(bytes));
+}
+
+/** The NUL-terminated text at an address got from a library. */
+export function textAt(address: bigint): string {
+  return koffi.decode(address, "char", -1) as string;
+}
+
+/** The result of a bound function's call in a thread of the pool. */
+export function callAside<F extends (...args: never[]) => unknown>(
+  call: CFunction<F>,
+  ...args: Parameters<F>
+): Promise<ReturnType<F>> {
+  return new Promise((resolve, reject) => {
+    call.async(...args, (error, result) => (error === null ? resolve(result) : reject(error)));
+  });
 }

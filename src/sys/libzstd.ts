@@ -1,7 +1,9 @@
-// The system's libzstd, through koffi: whole frames, and streams of any length with one context each.
+// libzstd through koffi, the system's or the one that Node has linked: whole frames, and streams of any length with one
+// context each.
 // Invariant: every call is told the room in its output and the length of its input, so that no input makes the library
 // read or write outside them; a context is freed by whoever made it.
-import { addressOf, openLibrary } from "./library.js";
+import type { DecodeStep } from "../base/decoder.js";
+import { addressOf, type CFunction, callAside, openLibrary } from "./library.js";
 
 /** Results are size_t in C; the errors are its last 120 values, which are small negative numbers in an int64. */
 interface Functions {
@@ -27,13 +29,12 @@ interface Functions {
     frame: Uint8Array,
     length: number,
   ) => number;
-  readonly decompressStream: (context: number, output: Uint8Array, input: Uint8Array) => number;
+  readonly decompressStream: CFunction<(context: number, output: Uint8Array, input: Uint8Array) => number>;
 }
 
 /** ZSTD_d_windowLogMax of zstd.h. */
 const WINDOW_LOG_MAX = 100;
 
-/** libzstd is told the largest window, as a power of two, by {@link ZstdStream}. */
 export class Libzstd {
   /** As the library tells it: `1.5.4`. */
   readonly version: string;
@@ -94,15 +95,20 @@ export class ZstdStream {
     library.checked(library.functions.setParameter(this.context, WINDOW_LOG_MAX, windowLog));
   }
 
-  /**
-   * Decodes `from` into `into` from byte `filled` on, until one of them is used up. Returns what is consumed and what
-   * is filled then. Throws an Error with the library's reason.
-   */
-  run(
-    from: Uint8Array,
-    into: Uint8Array,
-    filled: number,
-  ): { readonly consumed: number; readonly filled: number } {
+  /** One step; see Decoder. It ends at the end of a frame at the latest. Throws with the library's reason. */
+  run(from: Uint8Array, into: Uint8Array, filled: number): DecodeStep {
+    this.fill(from, into, filled);
+    return this.step(this.library.functions.decompressStream(this.context, this.output, this.input));
+  }
+
+  /** The same in a thread of the pool. */
+  async runAside(from: Uint8Array, into: Uint8Array, filled: number): Promise<DecodeStep> {
+    this.fill(from, into, filled);
+    const { decompressStream } = this.library.functions;
+    return this.step(await callAside(decompressStream, this.context, this.output, this.input));
+  }
+
+  private fill(from: Uint8Array, into: Uint8Array, filled: number): void {
     if (this.context === 0) throw new Error("the stream is closed");
     const { input, output } = this;
     input.writeBigUInt64LE(BigInt(addressOf(from)), 0);
@@ -111,10 +117,13 @@ export class ZstdStream {
     output.writeBigUInt64LE(BigInt(addressOf(into)), 0);
     output.writeBigUInt64LE(BigInt(into.length), SIZE);
     output.writeBigUInt64LE(BigInt(filled), POSITION);
-    this.library.checked(this.library.functions.decompressStream(this.context, output, input));
+  }
+
+  private step(result: number): DecodeStep {
+    this.library.checked(result);
     return {
-      consumed: Number(input.readBigUInt64LE(POSITION)),
-      filled: Number(output.readBigUInt64LE(POSITION)),
+      consumed: Number(this.input.readBigUInt64LE(POSITION)),
+      filled: Number(this.output.readBigUInt64LE(POSITION)),
     };
   }
 
@@ -125,16 +134,28 @@ export class ZstdStream {
   }
 }
 
-let loaded: Libzstd | undefined | null = null;
+/** The system's library. */
+const SONAME = "libzstd.so.1";
+
+const loaded = new Map<string | null, Libzstd | undefined>();
 
 /** The system's libzstd with contexts of this thread; undefined where there is none. */
-export function libzstd(): Libzstd | undefined {
-  if (loaded === null) loaded = load();
-  return loaded;
+export function systemLibzstd(): Libzstd | undefined {
+  return libraryOf(SONAME);
 }
 
-function load(): Libzstd | undefined {
-  const bind = openLibrary("libzstd.so.1");
+/** Node's own where it has one and exports it; undefined otherwise. */
+export function nodeLibzstd(): Libzstd | undefined {
+  return libraryOf(null);
+}
+
+function libraryOf(soname: string | null): Libzstd | undefined {
+  if (!loaded.has(soname)) loaded.set(soname, load(soname));
+  return loaded.get(soname);
+}
+
+function load(soname: string | null): Libzstd | undefined {
+  const bind = openLibrary(soname);
   if (bind === undefined) return undefined;
   const context = "uintptr_t";
   const buffer = ["void *", "size_t"];
@@ -152,7 +173,7 @@ function load(): Libzstd | undefined {
       decompressStream: bind("ZSTD_decompressStream", "int64_t", [context, "void *", "void *"]),
     });
   } catch {
-    // Too old: it lacks a function.
+    // It lacks a function: too old, or a Node without zstd.
     return undefined;
   }
 }

@@ -5,14 +5,7 @@
 
 import type { Libzstd } from "../sys/libzstd.js";
 import { singleFrameSize, ZstdError } from "./frame.js";
-import {
-  chooseProvider,
-  type Fzstd,
-  findProvider,
-  type NapiZstd,
-  type NodeZstd,
-  type Provider,
-} from "./provider.js";
+import { chooseProvider, type Fzstd, type NapiZstd, type NodeZstd, type Provider } from "./provider.js";
 
 /** Bytes of content of a frame at most. */
 export const MAX_FRAME_CONTENT = 128 << 10;
@@ -55,13 +48,8 @@ export function zstdCodec(): FrameCodec {
   return chosen;
 }
 
-/** The codec of one provider by name; undefined where it is not available. For tests and benches. */
-export function zstdCodecOf(name: Provider["name"]): FrameCodec | undefined {
-  const provider = findProvider(name);
-  return provider === undefined ? undefined : codecOf(provider);
-}
-
-function codecOf(provider: Provider): FrameCodec {
+/** The codec of one provider. For tests and benches; others want {@link zstdCodec}. */
+export function codecOf(provider: Provider): FrameCodec {
   const { name, version } = provider;
   const backend = backendOf(provider);
   const { compress } = backend;
@@ -98,19 +86,19 @@ export function plainly<T>(run: () => T): T {
 }
 
 function backendOf(provider: Provider): Backend {
-  switch (provider.name) {
-    case "node":
-      return nodeBackend(provider.library);
-    case "libzstd":
-      return libzstdBackend(provider.library);
-    case "zstd-napi":
+  switch (provider.form) {
+    case "c":
+      return cBackend(provider.library);
+    case "zlib":
+      return zlibBackend(provider.library);
+    case "napi":
       return napiBackend(provider.library);
-    case "fzstd":
+    case "js":
       return fzstdBackend(provider.library);
   }
 }
 
-function nodeBackend(library: NodeZstd): Backend {
+function zlibBackend(library: NodeZstd): Backend {
   const level = library.constants.ZSTD_c_compressionLevel;
   return {
     decompress(frame, into, size) {
@@ -123,7 +111,7 @@ function nodeBackend(library: NodeZstd): Backend {
   };
 }
 
-function libzstdBackend(library: Libzstd): Backend {
+function cBackend(library: Libzstd): Backend {
   return {
     decompress: (frame, into, size) =>
       library.decompress(frame, size === into.length ? into : into.subarray(0, size)),

@@ -1,6 +1,6 @@
 // The outside of zstd data (RFC 8878, 3.1): frame headers and block headers, read without decoding anything.
 // What is refused, and in which words, is decided here, so that it does not depend on the library that decodes.
-// Invariant: nothing of a frame reaches a library before its header was found acceptable.
+// Invariant: no block of a frame reaches a library before the frame's header was found acceptable.
 
 /** Damage in zstd data, or a form of it that is not read. */
 export class ZstdError extends Error {
@@ -113,7 +113,7 @@ export class FrameWalk {
   private maxBlock = 0;
   private hasChecksum = false;
   private position = 0;
-  /** Whether the byte before the last place returned ended a frame, skippable ones included. */
+  /** Whether a frame, skippable or not, ended at the last place returned. */
   ended = false;
   /** Frames that were begun, skippable ones not counted. */
   frames = 0;
@@ -126,8 +126,8 @@ export class FrameWalk {
   }
 
   /**
-   * Follows `chunk` from `at` to the end of the frame or of the chunk, whichever comes first, and returns that place.
-   * Bytes after it are those of a next frame. At padding it returns `at`; call it no more for this chunk then.
+   * Follows `chunk` from `at` to the end of a block, of a frame or of the chunk, whichever comes first, and returns that
+   * place. At padding it returns `at`; call it no more for this chunk then.
    */
   next(chunk: Uint8Array, at: number): number {
     this.ended = false;
@@ -142,8 +142,9 @@ export class FrameWalk {
         at += take;
         this.position += take;
         this.left -= take;
-        if (this.left === 0) this.bodyEnded();
-        continue;
+        if (this.left > 0) return at;
+        this.bodyEnded();
+        return at;
       }
       if (this.state === State.magic && this.filled === 0 && chunk[at] === 0 && this.frames > 0) {
         this.state = State.padding;
@@ -245,7 +246,8 @@ export class FrameWalk {
  */
 export function singleFrameSize(frame: Uint8Array, maxWindow: number): number {
   const walk = new FrameWalk(maxWindow);
-  const end = walk.next(frame, 0);
+  let end = 0;
+  while (end < frame.length && !walk.ended) end = walk.next(frame, end);
   if (!walk.ended) walk.finish();
   const size = walk.header?.contentSize;
   if (walk.frames !== 1 || end !== frame.length) throw new ZstdError("not one frame alone");

@@ -4,7 +4,7 @@
 // Never: an answer that depends on the provider. What data is accepted is decided in frame.ts, before a provider sees it.
 import { createRequire } from "node:module";
 import * as zlib from "node:zlib";
-import { type Libzstd, libzstd } from "../sys/libzstd.js";
+import { type Libzstd, nodeLibzstd, systemLibzstd } from "../sys/libzstd.js";
 import { ZstdError } from "./frame.js";
 
 export type ProviderName = "node" | "libzstd" | "zstd-napi" | "fzstd";
@@ -40,34 +40,45 @@ export interface NapiZstd {
 
 export type Fzstd = typeof import("fzstd");
 
-export type Provider =
-  | { readonly name: "node"; readonly version: string; readonly library: NodeZstd }
-  | { readonly name: "libzstd"; readonly version: string; readonly library: Libzstd }
-  | { readonly name: "zstd-napi"; readonly version: string; readonly library: NapiZstd }
-  | { readonly name: "fzstd"; readonly version: string; readonly library: Fzstd };
+/** A provider, and in which form it is used: the C library itself, Node's zlib, zstd-napi, or JavaScript. */
+export type Provider = { readonly name: ProviderName; readonly version: string } & (
+  | { readonly form: "c"; readonly library: Libzstd }
+  | { readonly form: "zlib"; readonly library: NodeZstd }
+  | { readonly form: "napi"; readonly library: NapiZstd }
+  | { readonly form: "js"; readonly library: Fzstd }
+);
 
-const finders: { readonly [N in ProviderName]: () => Extract<Provider, { name: N }> | undefined } = {
+const finders: Readonly<Record<ProviderName, () => Provider | undefined>> = {
+  /** A call of the C library costs less than the stream that zlib makes for each frame. */
   node() {
     if (!("zstdDecompressSync" in zlib)) return undefined;
-    const version = process.versions["zstd"] ?? "unknown";
-    return { name: "node", version, library: zlib as unknown as NodeZstd };
+    const library = nodeLibzstd();
+    if (library !== undefined) return { name: "node", version: library.version, form: "c", library };
+    return nodeZlibProvider();
   },
   libzstd() {
-    const library = libzstd();
-    return library === undefined ? undefined : { name: "libzstd", version: library.version, library };
+    const library = systemLibzstd();
+    return library && { name: "libzstd", version: library.version, form: "c", library };
   },
   "zstd-napi"() {
     try {
       const library = require("zstd-napi/binding") as NapiZstd;
-      return { name: "zstd-napi", version: library.versionString(), library };
+      return { name: "zstd-napi", version: library.versionString(), form: "napi", library };
     } catch {
       return undefined;
     }
   },
   fzstd() {
-    return { name: "fzstd", version: "0", library: require("fzstd") as Fzstd };
+    return { name: "fzstd", version: "none", form: "js", library: require("fzstd") as Fzstd };
   },
 };
+
+/** Node's zlib where it has zstd, for a Node that does not export its C library; undefined otherwise. */
+export function nodeZlibProvider(): Provider | undefined {
+  if (!("zstdDecompressSync" in zlib)) return undefined;
+  const version = process.versions["zstd"] ?? "unknown";
+  return { name: "node", version, form: "zlib", library: zlib as unknown as NodeZstd };
+}
 
 const found = new Map<ProviderName, Provider | undefined>();
 
@@ -78,22 +89,18 @@ export function findProvider(name: ProviderName): Provider | undefined {
 }
 
 /**
- * The first of `names` that is available. The environment variable IMGFS_ZSTD names one to use instead, whatever the
- * order; a ZstdError says so when that one is not available.
+ * The first provider that is available and of which `isUsable` holds; fzstd is always there. The environment variable
+ * IMGFS_ZSTD names one to use instead, whatever the order; a ZstdError says so when that one is not available.
  */
-export function chooseProvider(names: readonly ProviderName[] = providerNames): Provider {
+export function chooseProvider(isUsable: (provider: Provider) => boolean = () => true): Provider {
   const forced = process.env["IMGFS_ZSTD"];
-  if (forced !== undefined && forced !== "") {
-    if (!providerNames.includes(forced as ProviderName)) {
-      throw new ZstdError(`IMGFS_ZSTD is ${forced}, not one of ${providerNames.join(", ")}`);
-    }
-    const provider = findProvider(forced as ProviderName);
-    if (provider === undefined) throw new ZstdError(`IMGFS_ZSTD is ${forced}, which is not available here`);
-    return provider;
-  }
+  const isForced = forced !== undefined && forced !== "";
+  const names = isForced ? providerNames.filter((name) => name === forced) : providerNames;
+  if (names.length === 0)
+    throw new ZstdError(`IMGFS_ZSTD is ${forced}, not one of ${providerNames.join(", ")}`);
   for (const name of names) {
     const provider = findProvider(name);
-    if (provider !== undefined) return provider;
+    if (provider !== undefined && isUsable(provider)) return provider;
   }
-  throw new ZstdError("nothing that decodes it is available here");
+  throw new ZstdError(`IMGFS_ZSTD is ${forced}, which is not available here`);
 }
