@@ -28,7 +28,7 @@ export function readWords(words: readonly string[], commands: ReadonlySet<string
   if (first === HELPER_NAME) return readHelperWords(words.slice(1));
   const isMount =
     first !== undefined &&
-    (/^-[fdo]/.test(first) ||
+    (/^-[fo]/.test(first) ||
       (second !== undefined && !first.startsWith("-") && !commands.has(first) && looksLikeImage(first)));
   return isMount ? { words: ["mount", ...words], byMount: true } : { words, byMount: false };
 }

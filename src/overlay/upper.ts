@@ -7,8 +7,9 @@
 // The upper's root carries user.imgfs.upper (that identity) and, from the first copy-up on, user.imgfs.tree (the image).
 // Invariant: one process holds both directories, by flock, until it ends.
 import { randomBytes } from "node:crypto";
-import { mkdirSync, realpathSync } from "node:fs";
+import { existsSync, realpathSync } from "node:fs";
 import { Errno, errnoName } from "../base/errno.js";
+import { makeFolders } from "../base/folders.js";
 import {
   AT_FDCWD,
   AT_REMOVEDIR,
@@ -160,10 +161,9 @@ export function removeTemporary(upper: Upper, name: Uint8Array): void {
 
 function openDirectory(path: string, what: string, opened: number[]): number {
   try {
-    mkdirSync(path, { recursive: true });
+    if (!existsSync(path)) makeFolders(path);
   } catch (cause) {
-    const code = (cause as NodeJS.ErrnoException).code;
-    if (code !== "EEXIST") throw new Error(`cannot create ${what} ${path}: ${code}`);
+    throw new Error(`cannot create ${what} ${(cause as Error).message}`);
   }
   const fd = openAt(AT_FDCWD, Buffer.from(path), O_RDONLY | O_DIRECTORY);
   if (fd < 0) throw new Error(`cannot open ${what} ${path}: ${errnoName(-fd)}`);

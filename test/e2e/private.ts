@@ -34,6 +34,19 @@ mount --bind "$repository" "$prefix/lib/node_modules/imgfs"
 mount --bind "$node" "$prefix/bin/node"
 `;
 
+/**
+ * A prelude to a script as root: the installation is that of /usr/local, and mount(8) finds its helper in /sbin. The
+ * corner's own /sbin is links to the machine's.
+ */
+export const installed = `
+mkdir "$folder/sbin" "$folder/real-sbin"
+mount --bind /usr/sbin "$folder/real-sbin"
+for each in "$folder"/real-sbin/*; do ln -s "$each" "$folder/sbin/"; done
+ln -s /usr/local/bin/mount.imgfs "$folder/sbin/"
+mount --bind "$folder/sbin" /usr/sbin
+mount --rbind "$prefix" /usr/local
+`;
+
 /** Makes the corner's folder and files. */
 export function makeCorner(): Corner {
   const folder = scratchDirectory("corner");
