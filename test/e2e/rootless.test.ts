@@ -267,6 +267,23 @@ describe.skipIf(cannotMount)(titleOf("an ordinary user's mount", cannotMount), (
     expect(text).toBe("1\n2\n3\n0\n");
   });
 
+  it("makes nothing for other users, who could not own it", async () => {
+    appendFileSync(join(corner.folder, "fuse.conf"), "user_allow_other\n");
+    const outcome = await corner.asUser(
+      `mkdir m; chmod 755 .; imgfs mount '${image}' m --upper up -o allow_other; until test -e "$folder/done"; do sleep 0.05; done
+       ls -A m/open up/open`,
+      `(until grep -q " $home/m " /proc/self/mountinfo; do sleep 0.05; done
+        cd "$home"
+        for uid in 0 7; do
+          setpriv --reuid $uid --clear-groups sh -c 'cat m/etc/hostname; echo > m/open/new; mkdir m/open/made; echo more >> m/open/roots' 2>&1 || :
+        done
+        touch "$folder/done") &`,
+    );
+    expect(outcome.stdout.match(/^image$/gm)).toHaveLength(2);
+    expect(outcome.stdout.match(/Operation not permitted/g)).toHaveLength(4);
+    expect(outcome.stdout).not.toMatch(/^(new|made)$/m);
+  });
+
   it("cannot be taken away by another user", async () => {
     const outcome = await corner.asUser(
       `mkdir m; chmod 755 .; imgfs mount '${image}' m; until test -e "$folder/done"; do sleep 0.05; done`,
