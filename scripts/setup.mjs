@@ -32,6 +32,9 @@ const packages = [
   { name: "runsc", commands: ["runsc"], for: "the tests of container runtimes" },
   { name: "bubblewrap", commands: ["bwrap"], for: "the tests of container runtimes" },
   { name: "zstd", commands: ["zstd"], for: "layers and frames made by the zstd tool" },
+  { name: "zsh", commands: ["zsh"], for: "the tests of shell completion" },
+  { name: "fish", commands: ["fish"], for: "the tests of shell completion" },
+  { name: "mandoc", commands: ["mandoc"], for: "the tests of the man pages" },
   { name: "libc-bin", commands: ["ldd"], for: "programs copied into test images", demo: true },
 ];
 

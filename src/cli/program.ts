@@ -1,5 +1,5 @@
 // The commands and their options. Each is loaded only when it runs, so that starting costs little.
-import { Command, InvalidArgumentError, Option } from "commander";
+import { Argument, Command, InvalidArgumentError, Option } from "commander";
 import { type LogLevel, logLevels } from "../base/log.js";
 import { type IdRange, parseIdMap } from "../daemon/id-maps.js";
 import type { MountOptions } from "../daemon/options.js";
@@ -174,6 +174,12 @@ export function program(startMount: StartMount): Command {
     .action(async (image, _, command) =>
       (await import("./check.js")).check(image, command.optsWithGlobals()),
     );
+
+  root
+    .command("completion")
+    .addArgument(new Argument("<shell>", "which shell the script is for").choices(["bash", "zsh", "fish"]))
+    .description("print a script by which a shell completes commands, options and paths")
+    .action(async (shell) => (await import("./completion.js")).completion(shell, root));
 
   root
     .command("version")
