@@ -2,10 +2,10 @@
 // Invariants: nothing gets its name before every layer has been converted and checked and the index is made; the
 // index is named last; a build that fails leaves the folder as it found it. The files depend on the image only, not
 // on the number of jobs, the clock or the machine.
-import { existsSync } from "node:fs";
+import { existsSync, realpathSync } from "node:fs";
 import { availableParallelism } from "node:os";
-import { join } from "node:path";
-import { type Digest, sha256 } from "../base/digest.js";
+import { basename, dirname, join, resolve } from "node:path";
+import { type Digest, type SourceDigest, sha256 } from "../base/digest.js";
 import { type Codec, codecText, noCodec } from "../imgfs/codec.js";
 import { blobFile, CONFIG_FILE, INDEX_FILE } from "../imgfs/folder.js";
 import { Image } from "../imgfs/image.js";
@@ -17,6 +17,7 @@ import type { ImageSource, LayerSource } from "../oci/source.js";
 import type { ConvertedLayer } from "./layer.js";
 import { convertAll } from "./pool.js";
 import { Staging } from "./staging.js";
+import { createUnpacking } from "./unpacking.js";
 
 /** Workers unless the caller says otherwise: with gzip each keeps two cores busy, and each holds a layer's tree. */
 const maxDefaultJobs = 4;
@@ -33,14 +34,18 @@ export interface BuildOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** What happens during a build. `layer` counts from 0, the lowest; `size` and `done` are bytes in the source. */
+/**
+ * What happens during a build. `layer` counts from 0, the lowest; `size` and `done` are bytes in the source, `size` 0
+ * where it is not known.
+ */
 export type BuildEvent =
   | {
       readonly type: "start";
-      readonly layers: readonly { readonly digest: Digest | undefined; readonly size: number }[];
+      readonly layers: readonly { readonly digest: SourceDigest | undefined; readonly size: number }[];
     }
   | { readonly type: "layer-start"; readonly layer: number; readonly size: number }
   | { readonly type: "layer-progress"; readonly layer: number; readonly done: number; readonly size: number }
+  | { readonly type: "warning"; readonly layer: number; readonly message: string }
   | { readonly type: "layer-done"; readonly layer: number; readonly result: BuiltLayer }
   | { readonly type: "merge"; readonly layers: number }
   | { readonly type: "done"; readonly result: BuildResult };
@@ -49,7 +54,7 @@ export type BuildEvent =
 export interface BuiltLayer {
   readonly diffId: Digest;
   /** Digest in the source, as the manifest has it or as the bytes are; undefined when a blob was reused unread. */
-  readonly digest: Digest | undefined;
+  readonly digest: SourceDigest | undefined;
   readonly mediaType: string;
   /** What the bytes showed: none, gzip, zstd; undefined when a blob was reused unread. */
   readonly compression: string | undefined;
@@ -102,10 +107,19 @@ export async function buildImage(
   if (jobs !== undefined && !(Number.isInteger(jobs) && jobs > 0))
     throw new Error(`not a number of jobs: ${jobs}`);
   signal?.throwIfAborted();
-  const image = await openSource(source, { platform });
-  onEvent({ type: "start", layers: image.layers.map(({ digest, bytes }) => ({ digest, size: bytes.size })) });
-  const staging = new Staging(dest);
+  let made: Staging | undefined;
+  const stage = (): Staging => (made ??= new Staging(dest));
   try {
+    let archives = 0;
+    const temporary = (): string => stage().temporary(`archive-${archives++}`);
+    const image = await openSource(source, { platform, unpacking: createUnpacking(temporary, signal) });
+    signal?.throwIfAborted();
+    checkDestination(image, dest);
+    onEvent({
+      type: "start",
+      layers: image.layers.map(({ digest, bytes }) => ({ digest, size: bytes.size })),
+    });
+    const staging = stage();
     const layers = await convertLayers(
       image,
       staging,
@@ -139,8 +153,26 @@ export async function buildImage(
     onEvent({ type: "done", result });
     return result;
   } finally {
-    staging.discard();
+    made?.discard();
   }
+}
+
+/** A tree that the build itself changes could not be read. */
+function checkDestination(image: ImageSource, dest: string): void {
+  for (const { bytes } of image.layers) {
+    if (bytes.kind !== "tree") continue;
+    const root = realpathSync(bytes.path);
+    const target = realPlace(resolve(dest));
+    if (`${target}/`.startsWith(root === "/" ? root : `${root}/`)) {
+      throw new Error(`${dest}: inside the tree that the image is made of`);
+    }
+  }
+}
+
+/** The real path of what may not exist yet. */
+function realPlace(path: string): string {
+  if (existsSync(path) || dirname(path) === path) return realpathSync(path);
+  return join(realPlace(dirname(path)), basename(path));
 }
 
 /** A layer of the image and the file that holds its blob for now. */
@@ -188,6 +220,7 @@ async function convertLayers(
       onEvent({ type: "layer-start", layer: todo[task] as number, size: layerAt(task).bytes.size }),
     onProgress: (task, done) =>
       onEvent({ type: "layer-progress", layer: todo[task] as number, done, size: layerAt(task).bytes.size }),
+    onWarning: (task, message) => onEvent({ type: "warning", layer: todo[task] as number, message }),
     onDone: (task, converted) => {
       const layer = todo[task] as number;
       const result = stagedLayer(layerAt(task), converted, codec, staging, name(task));
@@ -251,7 +284,7 @@ function stagedLayer(
     current: staging.pathOf(name),
     staged: name,
     reused: false,
-    size: layer.bytes.size,
+    size: layer.bytes.kind === "tree" ? converted.tarSize : layer.bytes.size,
     summary: { ...summary, codec: codecText(codec) },
     milliseconds,
   };

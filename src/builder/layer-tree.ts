@@ -13,10 +13,10 @@ import {
   type LowerLink,
   type Xattr,
 } from "../imgfs/tree.js";
-import { components, joined, maxPath } from "./path.js";
+import { components, joined, maxPath, whiteoutPrefix } from "./path.js";
 import type { TarMember } from "./tar/member.js";
+import { literalKey } from "./tar/pax.js";
 
-const whiteoutPrefix = ".wh.";
 /** AUFS's own files begin so; of them only the opaque marker means something. */
 const metadataPrefix = ".wh..wh.";
 const opaqueMarker = ".wh..wh..opq";
@@ -38,9 +38,15 @@ interface PendingLink {
 export class LayerTree {
   /** Not explicit until the tar describes it: lower layers then say what the root is like. */
   readonly root: DirectoryInode = implicitDirectory();
+  private readonly literal: boolean;
   private readonly pending: PendingLink[] = [];
   /** Files under AUFS's `.wh..wh.plnk`: not part of the tree, but hard links name them. */
   private readonly hidden = new Map<string, LayerInode>();
+
+  /** `literal`: members may say that their names are no markers. */
+  constructor({ literal = false }: { readonly literal?: boolean } = {}) {
+    this.literal = literal;
+  }
 
   /**
    * Adds one entry. For a file whose body is wanted, the inode is returned and the caller sets its content when the
@@ -53,6 +59,10 @@ export class LayerTree {
       if (member.type !== "directory") throw new Error(`a ${member.type} cannot be the root`);
       describe(this.root, metadataOf(member));
       return undefined;
+    }
+    if (member.literal) {
+      if (!this.literal) throw new Error(`pax ${literalKey} is not for layers of an image`);
+      return this.place(member, parts, name);
     }
     if (name === opaqueMarker && !parts.some(isMetadata)) {
       this.parent(parts).opaque = true;

@@ -8,6 +8,7 @@ import { Shared } from "./shared.js";
 /** What a worker says; a task ends with `done` or `failed`. */
 export type WorkerMessage =
   | { readonly type: "progress"; readonly done: number }
+  | { readonly type: "warning"; readonly message: string }
   | { readonly type: "done"; readonly layer: ConvertedLayer }
   | { readonly type: "failed"; readonly message: string };
 
@@ -37,7 +38,8 @@ port.on("message", (request: WorkerRequest) => {
     last = now;
     say({ type: "progress", done });
   };
-  convertLayer(request.task, { onProgress, isStopped, isCoreIdle }).then(
+  const onWarning = (message: string): void => say({ type: "warning", message });
+  convertLayer(request.task, { onProgress, onWarning, isStopped, isCoreIdle }).then(
     (layer) => say({ type: "done", layer }),
     (cause: unknown) =>
       say({ type: "failed", message: cause instanceof Error ? cause.message : String(cause) }),

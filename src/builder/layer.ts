@@ -2,15 +2,15 @@
 // worker thread or in process; memory does not depend on the layer's size, only on its number of entries.
 // Invariant: the blob is finished only after size, digest and diffID have been found right.
 import { createHash, type Hash } from "node:crypto";
-import { closeSync, openSync, readSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { displayName } from "../base/bytes.js";
-import { type Digest, digestOf } from "../base/digest.js";
+import { type Digest, digestOf, type SourceDigest } from "../base/digest.js";
 import type { Codec } from "../imgfs/codec.js";
 import type { FileInode } from "../imgfs/tree.js";
 import { type LayerSummary, LayerWriter } from "../imgfs/writer.js";
 import type { LayerSource } from "../oci/source.js";
 import { compressionOf } from "./compression.js";
+import { Input, type InputWatch } from "./input.js";
 import { LayerTree } from "./layer-tree.js";
 import type { TarMember } from "./tar/member.js";
 import { type TarHandler, TarReader } from "./tar/reader.js";
@@ -29,8 +29,8 @@ export interface ConvertedLayer {
   readonly summary: LayerSummary;
   /** Digest of the uncompressed tar, all bytes of it. */
   readonly diffId: Digest;
-  /** Digest of the bytes as they lie in the source. */
-  readonly digest: Digest;
+  /** Digest of the bytes as they lie in the source, by the algorithm that the source uses. */
+  readonly digest: SourceDigest;
   /** `none`, `gzip` or `zstd`, as the bytes show. */
   readonly compression: string;
   /** Bytes of the uncompressed tar. */
@@ -38,20 +38,15 @@ export interface ConvertedLayer {
   readonly milliseconds: number;
 }
 
-const inputChunk = 512 << 10;
-
 /** How a conversion is watched. */
-export interface Watch {
-  /** Gets the number of source bytes read so far, for each piece. */
-  readonly onProgress: (done: number) => void;
-  /** Asked before each piece; true makes the conversion throw. */
-  readonly isStopped: () => boolean;
+export interface Watch extends InputWatch {
   /** Asked before each piece; true lets a second thread inflate. */
   readonly isCoreIdle: () => boolean;
 }
 
 const unwatched: Watch = {
   onProgress: () => {},
+  onWarning: () => {},
   isStopped: () => false,
   isCoreIdle: () => availableParallelism() > 1,
 };
@@ -64,18 +59,18 @@ export async function convertLayer(task: LayerTask, watch: Watch = unwatched): P
   try {
     const writer = LayerWriter.create(target, task.codec);
     try {
-      const sink = new LayerSink(writer);
+      const sink = new LayerSink(writer, source);
       const reader = new TarReader(sink);
       const head = input.next();
       const { name: compression, open } = compressionOf(head ?? new Uint8Array(0));
       let tarSize = 0;
       let diffId: Digest;
-      if (open === undefined) {
+      if (open === undefined && input.algorithm === "sha256") {
         for (let chunk = head; chunk !== undefined; chunk = input.next()) {
           tarSize += chunk.length;
           reader.write(chunk);
         }
-        diffId = input.finish();
+        diffId = input.finish() as Digest;
       } else {
         const hash = createHash("sha256");
         let first = head;
@@ -84,7 +79,7 @@ export async function convertLayer(task: LayerTask, watch: Watch = unwatched): P
           first = undefined;
           return chunk;
         };
-        for await (const chunk of open(next, watch.isCoreIdle)) {
+        for await (const chunk of open?.(next, watch.isCoreIdle) ?? pieces(next)) {
           // A short input may have no end of output.
           if (watch.isStopped()) throw new Error("stopped");
           hash.update(chunk);
@@ -133,59 +128,20 @@ function withLostZeros(hash: Hash, wanted: Digest): Digest | undefined {
   return undefined;
 }
 
-/** The bytes of a layer in its source, hashed as they are read. */
-class Input {
-  private readonly fd: number;
-  private readonly hash = createHash("sha256");
-  private readonly source: LayerSource;
-  private readonly watch: Watch;
-  private done = 0;
-  private digest: Digest | undefined;
-  /** One for all pieces: garbage of this size would be collected too late to keep memory small. */
-  private readonly buffer: Buffer;
-
-  constructor(source: LayerSource, watch: Watch) {
-    this.source = source;
-    this.watch = watch;
-    this.fd = openSync(source.bytes.path, "r");
-    this.buffer = Buffer.allocUnsafeSlow(inputChunk);
-  }
-
-  /** The next piece, which stays what it is until the next call. Throws when the source ends before its size. */
-  next(): Uint8Array | undefined {
-    if (this.watch.isStopped()) throw new Error("stopped");
-    const { offset, size } = this.source.bytes;
-    const want = Math.min(inputChunk, size - this.done);
-    if (want === 0) return undefined;
-    const length = readSync(this.fd, this.buffer, 0, want, offset + this.done);
-    if (length === 0) throw new Error(`size mismatch: ${this.done} bytes, expected ${size}`);
-    const chunk = this.buffer.subarray(0, length);
-    this.hash.update(chunk);
-    this.done += length;
-    this.watch.onProgress(this.done);
-    return chunk;
-  }
-
-  /** The digest of all bytes; what was not read yet is read now. */
-  finish(): Digest {
-    while (this.digest === undefined && this.next() !== undefined);
-    this.digest ??= digestOf(this.hash.digest());
-    return this.digest;
-  }
-
-  close(): void {
-    closeSync(this.fd);
-  }
+function* pieces(next: () => Uint8Array | undefined): Generator<Uint8Array> {
+  for (let piece = next(); piece !== undefined; piece = next()) yield piece;
 }
 
 /** Puts tar members into the tree and their bodies into the blob. */
 class LayerSink implements TarHandler {
-  readonly tree = new LayerTree();
+  readonly tree: LayerTree;
   private readonly writer: LayerWriter;
   private file: FileInode | undefined;
 
-  constructor(writer: LayerWriter) {
+  constructor(writer: LayerWriter, source: LayerSource) {
     this.writer = writer;
+    // A layer of an image must be the same to every program that reads it; a bare tar or tree is ours alone.
+    this.tree = new LayerTree({ literal: source.diffId === undefined });
   }
 
   member(member: TarMember): void {

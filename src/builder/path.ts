@@ -3,6 +3,9 @@
 // every other tool that unpacks layers can name.
 import { type Name, nameOf } from "../base/bytes.js";
 
+/** What the last component of a whiteout begins with (image-spec, layer.md#whiteouts). */
+export const whiteoutPrefix = ".wh.";
+
 export const maxComponent = 255;
 export const maxPath = 4095;
 
@@ -39,4 +42,9 @@ export function components(path: Uint8Array): Name[] {
 /** Components joined by `/`, as bytes. */
 export function joined(parts: readonly Name[]): Buffer {
   return Buffer.from(parts.join("/"), "latin1");
+}
+
+/** Whether a layer would take the path for a whiteout or another marker, or for something beneath one. */
+export function looksLikeMarker(path: Buffer): boolean {
+  return path.indexOf(whiteoutPrefix) === 0 || path.includes(`/${whiteoutPrefix}`);
 }

@@ -2,7 +2,7 @@
 // Invariant: when the promise settles no worker is alive, so nothing can write to a task's target any more.
 // Never: Worker.terminate(). A thread that is ended inside a call of the C library takes the whole process with it.
 import { Worker, type WorkerOptions } from "node:worker_threads";
-import type { ConvertedLayer, LayerTask } from "./layer.js";
+import type { ConvertedLayer, LayerTask, Watch } from "./layer.js";
 import type { WorkerMessage, WorkerRequest } from "./layer-worker.js";
 import { Shared } from "./shared.js";
 
@@ -19,6 +19,7 @@ export interface PoolOptions {
   readonly onStart: (task: number) => void;
   /** Source bytes read so far; at most ten a second for each task. */
   readonly onProgress: (task: number, done: number) => void;
+  readonly onWarning: (task: number, message: string) => void;
   readonly onDone: (task: number, layer: ConvertedLayer) => void;
 }
 
@@ -56,9 +57,10 @@ export async function convertAll(
       const index = task;
       options.onStart(index);
       Atomics.add(shared, Shared.running, 1);
-      const layer = await runTask(worker, tasks[index] as LayerTask, (done) =>
-        options.onProgress(index, done),
-      ).catch((cause: Error) => {
+      const layer = await runTask(worker, tasks[index] as LayerTask, {
+        onProgress: (done) => options.onProgress(index, done),
+        onWarning: (message) => options.onWarning(index, message),
+      }).catch((cause: Error) => {
         throw fault(index, cause.message);
       });
       Atomics.sub(shared, Shared.running, 1);
@@ -90,12 +92,16 @@ function sizeOf(tasks: readonly LayerTask[], index: number): number {
 function runTask(
   worker: Worker,
   task: LayerTask,
-  onProgress: (done: number) => void,
+  hooks: Pick<Watch, "onProgress" | "onWarning">,
 ): Promise<ConvertedLayer> {
   return new Promise((resolve, reject) => {
     const onMessage = (message: WorkerMessage): void => {
       if (message.type === "progress") {
-        onProgress(message.done);
+        hooks.onProgress(message.done);
+        return;
+      }
+      if (message.type === "warning") {
+        hooks.onWarning(message.message);
         return;
       }
       settle();

@@ -42,7 +42,7 @@ export function program(startMount: StartMount): Command {
 
   root
     .command("build")
-    .argument("<source>", "oci:DIR[:TAG], docker-archive:FILE[:REF] or tar:FILE")
+    .argument("<source>", "a path, or one of the forms below")
     .argument("<dest>", "folder that takes the image", path)
     .description("convert an image's layers into blobs and an index in DEST")
     .option("--jobs <n>", "layers converted at a time (default: one a core)", positiveInteger)
@@ -62,6 +62,7 @@ export function program(startMount: StartMount): Command {
         .default("auto"),
     )
     .option("--json", "print the result as JSON")
+    .addHelpText("after", sourceHelp)
     .action(async (source, dest, _, command) =>
       (await import("./build.js")).build(source, dest, command.optsWithGlobals()),
     );
@@ -195,6 +196,16 @@ export function program(startMount: StartMount): Command {
   }
   return root;
 }
+
+const sourceHelp = `
+Sources:
+  PATH[:TAG]                 whichever of these PATH is; any folder that is none of them is a tree
+  oci:DIR[:TAG]              OCI image layout
+  oci-archive:FILE[:TAG]     the same in a tar archive (skopeo, buildah, podman save)
+  docker-archive:FILE[:REF]  what docker save writes
+  dir:PATH                   folder that skopeo wrote; any other one is a tree that becomes one layer
+  tar:FILE                   one layer
+TAG and REF may also be @DIGEST or @N, the place in the list of images. Archives may be compressed.`;
 
 /** An empty path would mean the current directory: what an unset shell variable must never do. */
 function path(text: string): string {

@@ -21,7 +21,11 @@ export function createProgress(kind: ProgressKind, stream: WriteStream): Progres
   const chosen = kind === "auto" ? (drawable ? "tty" : "plain") : kind;
   if (chosen === "tty") return bars(stream);
   if (chosen === "plain") return lines();
-  return { update: () => {}, end: () => {} };
+  return { update: warnings, end: () => {} };
+}
+
+function warnings(event: BuildEvent): void {
+  if (event.type === "warning") printError(`imgfs: warning: ${event.message}\n`);
 }
 
 /** `sha256:` is left out: what tells layers apart are the first digits. */
@@ -40,6 +44,7 @@ function lines(): Progress {
   let total = 0;
   return {
     update(event) {
+      warnings(event);
       if (event.type === "start") total = event.layers.length;
       if (event.type === "layer-done") {
         printError(`layer ${event.layer + 1}/${total}  ${doneText(event.result)}\n`);
@@ -80,6 +85,8 @@ function bars(stream: WriteStream): Progress {
       else if (event.type === "layer-start") rows.set(event.layer, { done: 0, size: event.size });
       else if (event.type === "layer-progress") {
         rows.set(event.layer, { done: event.done, size: event.size });
+      } else if (event.type === "warning") {
+        finished.push(`imgfs: warning: ${event.message}`);
       } else if (event.type === "layer-done") {
         rows.delete(event.layer);
         finished.push(`layer ${event.layer + 1}/${total}  ${doneText(event.result)}`);
@@ -91,7 +98,8 @@ function bars(stream: WriteStream): Progress {
 }
 
 function bar({ done, size }: Row): string {
-  const share = size === 0 ? 1 : Math.min(1, done / size);
+  if (size === 0) return formatBytes(done);
+  const share = Math.min(1, done / size);
   const full = Math.round(share * BAR);
   const percent = String(Math.floor(share * 100)).padStart(3);
   return `[${"=".repeat(full)}${" ".repeat(BAR - full)}] ${percent}%  ${formatBytes(done)} of ${formatBytes(size)}`;

@@ -5,6 +5,7 @@
 
 import { displayName } from "../base/bytes.js";
 import { Errno } from "../base/errno.js";
+import { looksLikeMarker } from "../builder/path.js";
 import type { MemberType, TarMember } from "../builder/tar/member.js";
 import { dataPadding, encodeMember, endOfArchive } from "../builder/tar/writer.js";
 import type { Image } from "../imgfs/image.js";
@@ -146,6 +147,7 @@ class TarExport {
       devMajor: deviceMajor(device),
       devMinor: deviceMinor(device),
       xattrs: image.xattrs(row) ?? [],
+      literal: looksLikeMarker(path),
     };
   }
 

@@ -1,5 +1,5 @@
 // Image configs: the check every source makes of one, and the config of an image that came without (tar:FILE).
-import { type Digest, sha256 } from "../base/digest.js";
+import { type Digest, digestAlgorithm, digestBy, type SourceDigest } from "../base/digest.js";
 import { formatPlatform, type Platform, parsePlatform, platformOf, platformScore } from "./platform.js";
 import { Config, parseJson } from "./schema.js";
 
@@ -49,7 +49,7 @@ export function makeConfig(platform: string, diffIds: readonly Digest[]): Uint8A
 }
 
 /** Throws an Error when `bytes` are not what `digest` names. */
-export function checkDigest(subject: string, bytes: Uint8Array, digest: Digest): void {
-  const actual = sha256(bytes);
+export function checkDigest(subject: string, bytes: Uint8Array, digest: SourceDigest): void {
+  const actual = digestBy(digestAlgorithm(digest), bytes);
   if (actual !== digest) throw new Error(`${subject}: digest mismatch: the bytes are ${actual}`);
 }

@@ -1,14 +1,15 @@
 // `docker-archive:FILE[:REF]`: what `docker save`, `podman save` and skopeo write (docker image-spec v1.2). Layers stay
 // where they are in the archive; an old archive's layer may be a symlink to another member, a new one's a blob under
 // blobs/sha256/. Names that hold a sha256 are checked against the bytes like any digest.
-import { open } from "node:fs/promises";
 import { type Digest, parseDigest } from "../base/digest.js";
-import { type ArchiveIndex, findMember, indexArchive, type MemberRange } from "./archive-index.js";
+import { type ArchiveIndex, findMember, indexArchive, readMember } from "./archive-index.js";
 import { checkConfig, checkDigest } from "./config.js";
+import { fullName, parseSelector } from "./names.js";
 import { parsePlatform } from "./platform.js";
 import type { Reference } from "./reference.js";
-import { DockerManifest, maxJsonBytes, parseJson } from "./schema.js";
-import type { ImageSource, LayerSource, SourceOptions } from "./source.js";
+import { DockerManifest, parseJson } from "./schema.js";
+import type { FileBytes, ImageSource, LayerSource, SourceOptions } from "./source.js";
+import { plainArchive } from "./unpack.js";
 
 type Entry = ReturnType<typeof parseManifest>[number];
 
@@ -16,22 +17,22 @@ type Entry = ReturnType<typeof parseManifest>[number];
 export async function openDockerArchive(reference: Reference, options: SourceOptions): Promise<ImageSource> {
   const path = reference.path;
   const asked = options.platform === undefined ? undefined : parsePlatform(options.platform);
-  const index = await indexArchive(path);
-  const entry = chooseEntry(reference, parseManifest(path, await readMember(path, index, "manifest.json")));
-  const config = await readMember(path, index, entry.Config);
+  const index = await indexArchive(await plainArchive(path, options), path);
+  const read = (name: string): Promise<Uint8Array> => readMember(index, name, "not a docker archive");
+  const entry = chooseEntry(reference, parseManifest(path, await read("manifest.json")));
+  const config = await read(entry.Config);
   const subject = `${path}: config ${entry.Config}`;
   const configDigest = digestInName(entry.Config);
   if (configDigest !== undefined) checkDigest(subject, config, configDigest);
   const { platform, diffIds } = checkConfig(subject, config, entry.Layers.length, asked);
-  const layers = entry.Layers.map((name, i): LayerSource => {
-    const range = member(path, index, name, `layer ${i + 1}`);
-    return {
-      bytes: { kind: "file", path, ...range },
+  const layers = entry.Layers.map(
+    (name, i): LayerSource => ({
+      bytes: layerRange(index, name, i),
       mediaType: "application/vnd.docker.image.rootfs.diff.tar",
       digest: name.startsWith("blobs/") ? digestInName(name) : undefined,
       diffId: diffIds[i] as Digest,
-    };
-  });
+    }),
+  );
   return { name: reference.text, platform, config, layers };
 }
 
@@ -51,23 +52,16 @@ function chooseEntry(reference: Reference, entries: readonly Entry[]): Entry {
     }
     return only;
   }
-  const position = /^@(\d+)$/.exec(selector);
-  const wanted = fullName(selector);
-  const chosen = position
-    ? entries[Number(position[1])]
-    : entries.find((entry) => entry.RepoTags?.some((tag) => fullName(tag) === wanted));
+  const { name, position, digest } = parseSelector(selector);
+  const at = position === undefined ? entries : entries.slice(position, position + 1);
+  const wanted = name === undefined ? undefined : fullName(name);
+  const chosen = at.find(
+    ({ RepoTags, Config }) =>
+      (wanted === undefined || RepoTags?.some((tag) => fullName(tag) === wanted)) &&
+      (digest === undefined || digestInName(Config) === digest),
+  );
   if (chosen === undefined) throw new Error(`${path}: no image ${JSON.stringify(selector)}; ${list}`);
   return chosen;
-}
-
-/** A docker reference with everything that may be left out: `debian` is `docker.io/library/debian:latest`. */
-function fullName(reference: string): string {
-  const slash = reference.indexOf("/");
-  const first = slash < 0 ? "" : reference.slice(0, slash);
-  const isHost = /[.:]/.test(first) || first === "localhost";
-  const path = isHost ? reference : `docker.io/${reference}`;
-  const full = /^docker\.io\/[^/]+$/.test(path) ? path.replace("/", "/library/") : path;
-  return /:[^/]*$/.test(full) ? full : `${full}:latest`;
 }
 
 /** The digest in `<hex>.json`, `<hex>.tar` or `blobs/sha256/<hex>`. */
@@ -76,24 +70,8 @@ function digestInName(name: string): Digest | undefined {
   return match ? parseDigest(`sha256:${match[1]}`) : undefined;
 }
 
-function member(path: string, index: ArchiveIndex, name: string, subject: string): MemberRange {
+function layerRange(index: ArchiveIndex, name: string, i: number): FileBytes {
   const range = findMember(index, name);
-  if (range === undefined) throw new Error(`${path}: ${subject}: the archive has no ${JSON.stringify(name)}`);
-  return { offset: range.offset, size: range.size };
-}
-
-async function readMember(path: string, index: ArchiveIndex, name: string): Promise<Uint8Array> {
-  const { offset, size } = member(path, index, name, "not a docker archive");
-  if (size > maxJsonBytes) {
-    throw new Error(`${path}: ${name}: ${size} bytes, at most ${maxJsonBytes} are accepted`);
-  }
-  const file = await open(path, "r");
-  try {
-    const bytes = new Uint8Array(size);
-    const { bytesRead } = await file.read(bytes, 0, size, offset);
-    if (bytesRead !== size) throw new Error(`${path}: ${name}: the archive ends inside it`);
-    return bytes;
-  } finally {
-    await file.close();
-  }
+  if (range !== undefined) return range;
+  throw new Error(`${index.name}: layer ${i + 1}: the archive has no ${JSON.stringify(name)}`);
 }

@@ -1,52 +1,66 @@
 // From a source as the user wrote it to an image: one row per transport.
 import { stat } from "node:fs/promises";
+import { errnoText } from "../base/errno.js";
 import { openDockerArchive } from "./docker-archive.js";
-import { openLayout } from "./layout.js";
+import { openLayout, openOciArchive } from "./layout.js";
 import { formatPlatform, hostPlatform, parsePlatform } from "./platform.js";
+import { recognise } from "./recognise.js";
 import { parseReference, type Reference, type Transport } from "./reference.js";
-import type { ImageSource, SourceOptions } from "./source.js";
+import { isSkopeoFolder, openSkopeoFolder } from "./skopeo-folder.js";
+import type { ImageSource, LayerBytes, SourceOptions } from "./source.js";
 
 type Opener = (reference: Reference, options: SourceOptions) => Promise<ImageSource>;
 
 const openers: Readonly<Record<Transport, Opener>> = {
   oci: openLayout,
+  "oci-archive": openOciArchive,
   "docker-archive": openDockerArchive,
+  dir: openFolder,
   tar: openTar,
 };
 
 /**
- * Opens `oci:DIR[:TAG]`, `docker-archive:FILE[:REF]` or `tar:FILE`. The manifest and the config are read and checked;
- * no layer is. Throws one-line Errors that name the object.
+ * Opens any source that oci/reference.ts can parse. The manifest and the config are read and checked; no layer is.
+ * Throws one-line Errors that name the object.
  */
 export async function openSource(text: string, options: SourceOptions = {}): Promise<ImageSource> {
-  const reference = parseReference(text);
+  const parsed = parseReference(text);
   try {
+    const reference = parsed.transport === undefined ? await recognise(parsed, options) : parsed;
     return await openers[reference.transport](reference, options);
   } catch (cause) {
     const error = cause as NodeJS.ErrnoException;
     if (error.code === undefined) throw cause;
-    if (error.code === "ENOENT") throw new Error(`${reference.path}: no such file or folder`);
-    throw new Error(`${reference.path}: ${error.message}`);
+    if (error.code === "ENOENT") throw new Error(`${parsed.path}: no such file or folder`);
+    throw new Error(`${error.path ?? parsed.path}: ${errnoText(error.code)}`);
   }
+}
+
+/** A folder that skopeo wrote, or a tree of files. */
+async function openFolder(reference: Reference, options: SourceOptions): Promise<ImageSource> {
+  const { path } = reference;
+  const found = await stat(path);
+  if (!found.isDirectory()) throw new Error(`${path}: not a folder`);
+  if (await isSkopeoFolder(path)) return openSkopeoFolder(reference, options);
+  return bareLayer(reference, { kind: "tree", path, size: 0 }, options);
 }
 
 /** An image of the one layer that a tar file is. Nothing is known of it until it has been read. */
 async function openTar(reference: Reference, options: SourceOptions): Promise<ImageSource> {
-  const path = reference.path;
+  const { path } = reference;
   const found = await stat(path);
   if (!found.isFile()) throw new Error(`${path}: not a file`);
+  return bareLayer(reference, { kind: "file", path, offset: 0, size: found.size }, options);
+}
+
+function bareLayer(reference: Reference, bytes: LayerBytes, options: SourceOptions): ImageSource {
   const platform = options.platform === undefined ? hostPlatform() : parsePlatform(options.platform);
   return {
     name: reference.text,
     platform: formatPlatform(platform),
     config: undefined,
     layers: [
-      {
-        bytes: { kind: "file", path, offset: 0, size: found.size },
-        mediaType: "application/vnd.oci.image.layer.v1.tar",
-        digest: undefined,
-        diffId: undefined,
-      },
+      { bytes, mediaType: "application/vnd.oci.image.layer.v1.tar", digest: undefined, diffId: undefined },
     ],
   };
 }

@@ -2,22 +2,28 @@
 // image-layout.md; docker: image-spec v1.2 manifest.json). Only what is used is described; other fields are let by.
 // Every object comes from outside: its size is bounded before it is parsed, and a fault is one line with its path.
 import * as v from "valibot";
-import { type Digest, parseDigest } from "../base/digest.js";
+import { type Digest, parseDigest, parseSourceDigest, type SourceDigest } from "../base/digest.js";
 
 /** Bytes that an index, a manifest or a config may have: what registries accept (distribution-spec, manifests). */
 export const maxJsonBytes = 4 << 20;
 
-const digest = v.pipe(
-  v.string(),
-  v.rawTransform(({ dataset, addIssue, NEVER }): Digest => {
-    try {
-      return parseDigest(dataset.value);
-    } catch (cause) {
-      addIssue({ message: (cause as Error).message });
-      return NEVER;
-    }
-  }),
-);
+function digestSchema<T extends SourceDigest>(parse: (text: string) => T): v.GenericSchema<string, T> {
+  return v.pipe(
+    v.string(),
+    v.rawTransform(({ dataset, addIssue, NEVER }): T => {
+      try {
+        return parse(dataset.value);
+      } catch (cause) {
+        addIssue({ message: (cause as Error).message });
+        return NEVER;
+      }
+    }),
+  );
+}
+
+/** A diffID becomes the name of a blob, so it is a sha256; what merely lies in the source may have a sha512. */
+const diffId: v.GenericSchema<string, Digest> = digestSchema(parseDigest);
+const digest: v.GenericSchema<string, SourceDigest> = digestSchema(parseSourceDigest);
 
 const size = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 const optionalText = v.optional(v.string());
@@ -30,6 +36,10 @@ export const Descriptor = v.object({
   size,
   platform: v.nullish(platform),
   annotations: v.nullish(v.record(v.string(), v.string())),
+  /** The object itself, in base64 (descriptor.md#properties). */
+  data: v.nullish(v.string()),
+  /** Where a foreign layer can be fetched. */
+  urls: v.nullish(v.array(v.string())),
 });
 export type Descriptor = v.InferOutput<typeof Descriptor>;
 
@@ -55,7 +65,7 @@ export const Config = v.object({
   os: v.string(),
   architecture: v.string(),
   variant: optionalText,
-  rootfs: v.object({ type: v.literal("layers"), diff_ids: v.array(digest) }),
+  rootfs: v.object({ type: v.literal("layers"), diff_ids: v.array(diffId) }),
 });
 export type Config = v.InferOutput<typeof Config>;
 
@@ -68,15 +78,13 @@ export const DockerManifest = v.array(
   }),
 );
 
-/** Media types of an index; those of a manifest follow. Nothing depends on the media type of a layer. */
-export const indexTypes: readonly string[] = [
-  "application/vnd.oci.image.index.v1+json",
-  "application/vnd.docker.distribution.manifest.list.v2+json",
-];
-export const manifestTypes: readonly string[] = [
-  "application/vnd.oci.image.manifest.v1+json",
-  "application/vnd.docker.distribution.manifest.v2+json",
-];
+/** Either of the two; which one is told by what it has, for media types are wrong in real layouts. */
+export const IndexOrManifest = v.object({
+  manifests: v.optional(v.unknown()),
+  layers: v.optional(v.unknown()),
+});
+
+/** Media types of a config. Nothing depends on the media type of a layer. */
 export const configTypes: readonly string[] = [
   "application/vnd.oci.image.config.v1+json",
   "application/vnd.docker.container.image.v1+json",

@@ -1,12 +1,10 @@
 // What every image source gives: a config and a list of layers whose bytes lie somewhere. A source has checked the
 // manifest and the config (digest, size, schema); the bytes of layers are checked by whoever reads them.
 // Everything here is plain data, so that a layer can be handed to a worker thread.
-import type { Digest } from "../base/digest.js";
+import type { Digest, SourceDigest } from "../base/digest.js";
 
-/**
- * Where the bytes of a layer are. One kind today; a registry becomes a second one.
- */
-export interface LayerBytes {
+/** A layer that is a file, or a range of one. */
+export interface FileBytes {
   readonly kind: "file";
   readonly path: string;
   /** First byte of the layer in the file. */
@@ -15,13 +13,31 @@ export interface LayerBytes {
   readonly size: number;
 }
 
+/** A layer that its descriptor holds. */
+export interface EmbeddedBytes {
+  readonly kind: "embedded";
+  readonly bytes: Uint8Array;
+  readonly size: number;
+}
+
+/** A directory tree that becomes a layer; its bytes are made when it is read. */
+export interface TreeBytes {
+  readonly kind: "tree";
+  readonly path: string;
+  /** 0: not known before. */
+  readonly size: 0;
+}
+
+/** Where the bytes of a layer are. A registry becomes one more kind. */
+export type LayerBytes = FileBytes | EmbeddedBytes | TreeBytes;
+
 /** One layer as the image describes it. */
 export interface LayerSource {
   readonly bytes: LayerBytes;
   /** For people only: the compression is told by the bytes. */
   readonly mediaType: string;
   /** Digest of the bytes as they lie there; undefined where the source names none. */
-  readonly digest: Digest | undefined;
+  readonly digest: SourceDigest | undefined;
   /** Digest of the uncompressed tar, from the config; undefined where there is no config. */
   readonly diffId: Digest | undefined;
 }
@@ -32,14 +48,29 @@ export interface ImageSource {
   readonly name: string;
   /** `os/arch[/variant]` of the config, or of the request where there is none. */
   readonly platform: string;
-  /** The config's bytes; undefined for a bare tar, see config.ts. */
+  /** The config's bytes; undefined for a bare tar or tree, see config.ts. */
   readonly config: Uint8Array | undefined;
   /** Lowest layer first. */
   readonly layers: readonly LayerSource[];
+}
+
+/** How archives that are compressed as a whole are read; the builder knows the compressions. */
+export interface Unpacking {
+  /**
+   * The bytes inside the file when it begins like a compressed one, undefined for any other. Throws an Error for a
+   * compression that cannot be read; the iteration throws for damage.
+   */
+  readonly open: (
+    path: string,
+  ) => { readonly compression: string; readonly bytes: AsyncIterable<Uint8Array> } | undefined;
+  /** A new path for a file that is removed when the build ends. */
+  readonly temporary: () => string;
 }
 
 /** What may be asked of any source. */
 export interface SourceOptions {
   /** `os/arch[/variant]`; this machine's when left out. */
   readonly platform?: string | undefined;
+  /** Without it compressed archives are refused. */
+  readonly unpacking?: Unpacking | undefined;
 }

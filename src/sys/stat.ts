@@ -143,6 +143,11 @@ export function statFd(fd: number, out: Stat): number {
   return result;
 }
 
+/** The inode number that the last {@link statAt} or {@link statFd} of this thread found, exact. */
+export function exactIno(): bigint {
+  return buffer.view.getBigUint64(32, true);
+}
+
 /** Counts of a filesystem; blocks in units of `frsize` bytes. */
 export interface Statfs {
   /** Magic number of the filesystem's type (linux/magic.h). */

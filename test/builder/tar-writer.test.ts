@@ -55,6 +55,7 @@ const member = fc
       }),
       { maxLength: 3, selector: ({ name }) => name },
     ),
+    literal: fc.boolean(),
   })
   .map(
     (given): TarMember => ({
@@ -124,6 +125,7 @@ describe("the tar writer", () => {
           devMajor: 0,
           devMinor: 0,
           xattrs: [],
+          literal: false,
         };
         const stored = Buffer.concat(data);
         const archive = [encodeMember(given, pieces), stored, dataPadding(stored.length), endOfArchive];
@@ -153,6 +155,7 @@ describe("the tar writer", () => {
       devMajor: 0,
       devMinor: 0,
       xattrs: names.map((name) => ({ name, value })),
+      literal: false,
     };
     const [said] = read(Buffer.concat([encodeMember(given), endOfArchive])) as [Said];
     expect(new Map(said.member.xattrs.map((xattr) => [xattr.name, xattr.value]))).toEqual(

@@ -1,4 +1,7 @@
-import { describe, expect, it } from "vitest";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, describe, expect, it } from "vitest";
 import {
   choosePlatform,
   formatPlatform,
@@ -8,28 +11,69 @@ import {
 } from "../../src/oci/platform.js";
 import { parseReference } from "../../src/oci/reference.js";
 
+const here = mkdtempSync(join(tmpdir(), "imgfs-reference-"));
+const folder = join(here, "folder");
+const odd = join(here, "odd:name");
+mkdirSync(folder);
+mkdirSync(odd);
+afterAll(() => rmSync(here, { recursive: true, force: true }));
+const digest = `sha256:${"0123456789abcdef".repeat(4)}`;
+
 describe("a source reference", () => {
   it.each([
     ["oci:dir", "oci", "dir", undefined],
     ["oci:/a/b:tag", "oci", "/a/b", "tag"],
+    ["oci:///a/b:tag", "oci", "/a/b", "tag"],
     ["oci:dir:docker.io/x/y:1.0", "oci", "dir", "docker.io/x/y:1.0"],
+    ["oci-archive:f.tar:tag", "oci-archive", "f.tar", "tag"],
     ["docker-archive:f.tar:debian:12", "docker-archive", "f.tar", "debian:12"],
     ["docker-archive:f.tar:@1", "docker-archive", "f.tar", "@1"],
+    ["dir:a:b", "dir", "a:b", undefined],
     ["tar:a:b.tar", "tar", "a:b.tar", undefined],
+    [`oci:${odd}`, "oci", odd, undefined],
+    [`oci:${odd}:tag:1`, "oci", odd, "tag:1"],
+    [`oci:${folder}@${digest}`, "oci", folder, `@${digest}`],
+    [`oci:${folder}:@${digest}`, "oci", folder, `@${digest}`],
+    [`oci:${folder}:tag@${digest}`, "oci", folder, `tag@${digest}`],
   ])("%s is taken apart", (text, transport, path, selector) => {
     expect(parseReference(text)).toEqual({ transport, path, selector, text });
   });
 
   it.each([
-    ["image", /^"image" has no transport: write one of oci:DIR/],
-    ["ocii:dir", /^unknown transport "ocii" in "ocii:dir": use one of/],
-    ["constructor:x", /^unknown transport/],
-    ["oci-archive:f", /^transport "oci-archive" in "oci-archive:f" is not supported yet/],
-    ["docker://debian", /^transport "docker" .* is not supported yet/],
+    [folder, folder, undefined],
+    [`${folder}:tag`, folder, "tag"],
+    [`${folder}:registry:5000/x:1`, folder, "registry:5000/x:1"],
+    [odd, odd, undefined],
+    [`${odd}:tag`, odd, "tag"],
+    [`${folder}@${digest}`, folder, `@${digest}`],
+    ["/never/there", "/never/there", undefined],
+    ["./never:tag", "./never", "tag"],
+  ])("%s is a path without a transport", (text, path, selector) => {
+    expect(parseReference(text)).toEqual({ transport: undefined, path, selector, text });
+  });
+
+  const registries = "registries are not supported yet";
+  it.each([
+    ["", /^an empty source: use one of oci:DIR/],
+    [
+      "image",
+      `"image" is no file or folder, and ${registries}: use a path or one of oci:DIR[:TAG], oci-archive:`,
+    ],
+    ["debian:12", `"debian:12" is no file or folder, and ${registries}`],
+    ["ghcr.io/a/b@sha256:00", registries],
+    ["docker://debian", `"docker://debian": ${registries}; use one of`],
+    ["docker:///debian", registries],
+    ["docker-daemon:debian", "images of the docker daemon are not supported; docker save makes"],
+    ["containers-storage:x", "podman's store is not supported"],
+    ["ocii://dir", /^unknown transport "ocii" in "ocii:\/\/dir": use one of/],
+    ["constructor:x", registries],
     ["oci:", /^"oci:" names no path: the form is oci:DIR\[:TAG\]$/],
     ["oci:dir:", /^"oci:dir:" has an empty tag/],
+    ["dir:", /^"dir:" names no path: the form is dir:PATH$/],
+    [`${folder}:`, /has an empty tag: the form is PATH:TAG$/],
   ])("%s is refused in one line", (text, message) => {
     expect(() => parseReference(text)).toThrow(message);
+    expect(() => parseReference(text)).not.toThrow("\n");
   });
 });
 

@@ -144,9 +144,13 @@ describe("an OCI layout", () => {
     [
       "a digest that is none",
       layers({ digest: "md5:00", size: 1 }),
-      /layers\.0\.digest: not a sha256 digest: "md/,
+      /layers\.0\.digest: not a sha256 or sha512 digest: "m/,
     ],
-    ["a digest that is a path", layers({ digest: "sha256:../../x", size: 1 }), /not a sha256 digest/],
+    [
+      "a digest that is a path",
+      layers({ digest: "sha256:../../x", size: 1 }),
+      /not a sha256 or sha512 digest/,
+    ],
     ["a negative size", layers({ digest: digest(one), size: -1 }), /layers\.0\.size: invalid value/],
     ["too few diffIDs", config({ rootfs: { type: "layers", diff_ids: [] } }), /0 diff_ids for 1 layers/],
     ["a config without rootfs", config({ rootfs: undefined }), /config sha256:\w+: rootfs: invalid key/],
@@ -202,7 +206,10 @@ describe("a docker archive", () => {
     const path = archive(dockerArchive([one, two, one], { form }));
     const image = await openSource(`docker-archive:${path}`);
     expect(image.layers.map((layer) => layer.diffId)).toEqual([one, two, one].map(digest));
-    const layers = image.layers.map(({ bytes }) => sha256Hex(at(bytes.path, bytes.offset, bytes.size)));
+    const layers = image.layers.map(({ bytes }) => {
+      if (bytes.kind !== "file") throw new Error(bytes.kind);
+      return sha256Hex(at(bytes.path, bytes.offset, bytes.size));
+    });
     expect(layers).toEqual([one, two, one].map(sha256Hex));
     expect(image.layers[0]?.digest).toBe(form === "new" ? digest(one) : undefined);
   });

@@ -3,7 +3,7 @@
 import { displayName } from "../../base/bytes.js";
 import type { Xattr } from "../../imgfs/tree.js";
 import { blockSize, parseDevice, type RawHeader, readNumber } from "./header.js";
-import { type PaxRecords, paxInteger, paxTime, paxXattrs } from "./pax.js";
+import { literalKey, type PaxRecords, paxInteger, paxTime, paxXattrs } from "./pax.js";
 import { OldSparse, parseSparseList, readOldSparse, type SparseMap } from "./sparse.js";
 
 /** Type flags of members. Any other one, apart from extension headers, is an error. */
@@ -40,6 +40,8 @@ export interface TarMember {
   readonly devMajor: number;
   readonly devMinor: number;
   readonly xattrs: readonly Xattr[];
+  /** The name is no marker, whatever it looks like. */
+  readonly literal: boolean;
 }
 
 /** What extension headers said about the member that follows them. */
@@ -111,6 +113,7 @@ export function planMember(
     devMajor,
     devMinor,
     xattrs: values.size === 0 ? noXattrs : paxXattrs(values),
+    literal: values.has(literalKey),
   };
   return { member, storedSize, sparse };
 }

@@ -21,6 +21,12 @@ export interface PaxTime {
 const maxXattrName = 255;
 const maxXattrValue = 65536;
 
+/**
+ * Says that no part of the member's name is a marker, also where it begins with `.wh.`: a tree of files may hold any
+ * name. For other programs it means nothing, so a layer of an image may not have it; see LayerTree.
+ */
+export const literalKey = "IMGFS.literal";
+
 const schily = "SCHILY.xattr.";
 const libarchive = "LIBARCHIVE.xattr.";
 

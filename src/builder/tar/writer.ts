@@ -5,6 +5,7 @@
 import type { Xattr } from "../../imgfs/tree.js";
 import { blockSize, HeaderLayout } from "./header.js";
 import { type MemberType, paddedSize, type TarMember } from "./member.js";
+import { literalKey } from "./pax.js";
 
 /** Two blocks of zeros: the end of an archive. */
 export const endOfArchive: Buffer = Buffer.alloc(2 * blockSize);
@@ -61,6 +62,7 @@ export function encodeMember(member: TarMember, pieces?: readonly number[]): Buf
     put("GNU.sparse.name", path);
     put("GNU.sparse.realsize", String(member.size));
   }
+  if (member.literal) put(literalKey, "1");
   if (target.length > nameWidth) put("linkpath", target);
   if (stored > maxSize) put("size", String(stored));
   if (uid > maxId) put("uid", String(uid));
