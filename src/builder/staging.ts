@@ -78,7 +78,7 @@ export class Staging {
   discard(): void {
     // By prefix: the maker of a file may keep another one beside it.
     for (const name of readdirSync(this.folder)) {
-      if (name.startsWith(this.prefix)) rmSync(join(this.folder, name), { force: true });
+      if (name.startsWith(this.prefix)) rmSync(join(this.folder, name), { force: true, recursive: true });
     }
     this.temporaries.clear();
     if (this.made === undefined) return;
@@ -96,7 +96,7 @@ export class Staging {
 function sweep(folder: string): void {
   for (const name of readdirSync(folder)) {
     const pid = Number(temporaryName.exec(name)?.[1]);
-    if (pid > 0 && !isAlive(pid)) rmSync(join(folder, name), { force: true });
+    if (pid > 0 && !isAlive(pid)) rmSync(join(folder, name), { force: true, recursive: true });
   }
 }
 

@@ -1,10 +1,12 @@
 // The `build` command.
 import { existsSync } from "node:fs";
-import { type BuildResult, buildImage } from "../builder/image.js";
+import { buildFlat } from "../builder/flatten.js";
+import { type BuildOptions, type BuildResult, buildImage } from "../builder/image.js";
 import { type Codec, parseCodec } from "../imgfs/codec.js";
 import { parsePlatform } from "../oci/platform.js";
 import { parseReference } from "../oci/reference.js";
 import { ExitCode, Failure } from "./failure.js";
+import { flatSummary } from "./flatten.js";
 import { formatBytes, plural, printResult } from "./output.js";
 import { createProgress, type ProgressKind } from "./progress.js";
 import { stoppable } from "./stop.js";
@@ -13,6 +15,7 @@ interface BuildCommandOptions {
   readonly jobs?: number;
   readonly platform?: string;
   readonly codec: string;
+  readonly flatten?: boolean;
   readonly progress: ProgressKind;
   readonly json?: boolean;
 }
@@ -21,17 +24,25 @@ export async function build(source: string, dest: string, options: BuildCommandO
   const codec = checkArguments(source, options);
   const progress = createProgress(options.progress, process.stderr);
   try {
-    const result = await stoppable(`build ${source}`, (signal) =>
-      buildImage(source, dest, {
+    await stoppable(`build ${source}`, async (signal) => {
+      const given: BuildOptions = {
         ...(options.jobs === undefined ? {} : { jobs: options.jobs }),
         ...(options.platform === undefined ? {} : { platform: options.platform }),
         codec,
         onEvent: progress.update,
         signal,
-      }),
-    );
-    progress.end();
-    printResult(result, options.json === true, summary);
+      };
+      const json = options.json === true;
+      if (options.flatten === true) {
+        const result = await buildFlat(source, dest, given);
+        progress.end();
+        printResult(result, json, flatSummary);
+      } else {
+        const result = await buildImage(source, dest, given);
+        progress.end();
+        printResult(result, json, summary);
+      }
+    });
   } catch (cause) {
     progress.end();
     throw cause;

@@ -1,15 +1,27 @@
 // The `inspect` command: what an index or a layer blob says of itself, without reading its tree.
+
+import { sha256 } from "../base/digest.js";
+import { configOf } from "../builder/flatten.js";
 import { codecText } from "../imgfs/codec.js";
 import type { Image } from "../imgfs/image.js";
-import { openRaw } from "./open.js";
-import { formatBytes, printResult, table } from "./output.js";
+import { ExitCode, Failure } from "./failure.js";
+import { findImage, openRaw } from "./open.js";
+import { formatBytes, print, printResult, table } from "./output.js";
 
-export function inspect(path: string, options: { readonly json?: boolean }): void {
+export function inspect(path: string, options: { readonly json?: boolean; readonly config?: boolean }): void {
   const image = openRaw(path);
   try {
+    const config = configOf(findImage(path), image);
+    if (options.config === true) {
+      if (config === undefined) throw new Failure(ExitCode.failure, `inspect ${path}: there is no config`);
+      print(config);
+      return;
+    }
     const { rawSize, storedSize } = dataOf(image);
     const facts = {
       kind: image.kind,
+      flattened: image.isFlat,
+      configDigest: config === undefined ? undefined : sha256(config),
       rootDigest: image.rootDigest,
       treeRoot: image.treeRoot,
       source: image.source,
@@ -34,10 +46,11 @@ export function inspect(path: string, options: { readonly json?: boolean }): voi
     };
     printResult(facts, options.json === true, () =>
       table([
-        ["kind", facts.kind],
+        ["kind", facts.flattened ? "flattened image" : facts.kind],
         ["root digest", facts.rootDigest],
         ["tree root", facts.treeRoot],
         [facts.kind === "layer" ? "diffID" : "source", facts.source],
+        ...(facts.configDigest === undefined ? [] : [["config", facts.configDigest]]),
         ["codec", facts.codec],
         ["file size", formatBytes(facts.fileSize)],
         ["files hold", formatBytes(facts.logicalBytes)],

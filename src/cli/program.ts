@@ -43,8 +43,9 @@ export function program(startMount: StartMount): Command {
   root
     .command("build")
     .argument("<source>", "a path, or one of the forms below")
-    .argument("<dest>", "folder that takes the image", path)
+    .argument("<dest>", "folder that takes the image, or with --flatten the file", path)
     .description("convert an image's layers into blobs and an index in DEST")
+    .option("--flatten", "make one self-contained file with the config inside instead")
     .option("--jobs <n>", "layers converted at a time (default: one a core)", positiveInteger)
     .option(
       "--platform <os/arch[/variant]>",
@@ -65,6 +66,22 @@ export function program(startMount: StartMount): Command {
     .addHelpText("after", sourceHelp)
     .action(async (source, dest, _, command) =>
       (await import("./build.js")).build(source, dest, command.optsWithGlobals()),
+    );
+
+  root
+    .command("flatten")
+    .argument("<image>", "image folder, index or flattened file", path)
+    .argument("<dest>", "file to make, or to replace if it is an imgfs file", path)
+    .description("make one self-contained file of a built image: merged tree, data and config")
+    .addOption(
+      new Option(
+        "--codec <none|zstd[:level]>",
+        "how file data is stored; levels 1 to 19, 3 unless given",
+      ).default("none"),
+    )
+    .option("--json", "print the result as JSON")
+    .action(async (image, dest, _, command) =>
+      (await import("./flatten.js")).flatten(image, dest, command.optsWithGlobals()),
     );
 
   root
@@ -121,8 +138,9 @@ export function program(startMount: StartMount): Command {
 
   root
     .command("inspect")
-    .argument("<image>", "image folder, index or layer blob", path)
-    .description("print what an index or blob says of itself")
+    .argument("<image>", "image folder, index, layer blob or flattened file", path)
+    .description("print what an index, blob or flattened file says of itself")
+    .option("--config", "print the image's OCI config as it is, and nothing else")
     .option("--json", "print the result as JSON")
     .action(async (image, _, command) =>
       (await import("./inspect.js")).inspect(image, command.optsWithGlobals()),
@@ -130,7 +148,7 @@ export function program(startMount: StartMount): Command {
 
   root
     .command("ls")
-    .argument("<image>", "image folder, index or layer blob", path)
+    .argument("<image>", "image folder, index, layer blob or flattened file", path)
     .argument("[path]", "path inside the image", "/")
     .description("list a directory of an image, without mounting it")
     .option("-l, --long", "mode, links, owner, size, time and target of each")
@@ -142,14 +160,14 @@ export function program(startMount: StartMount): Command {
 
   root
     .command("cat")
-    .argument("<image>", "image folder, index or layer blob", path)
+    .argument("<image>", "image folder, index, layer blob or flattened file", path)
     .argument("<path>", "path inside the image")
     .description("write a file of an image to stdout, without mounting it")
     .action(async (image, path) => (await import("./cat.js")).cat(image, path));
 
   root
     .command("extract")
-    .argument("<image>", "image folder, index or layer blob", path)
+    .argument("<image>", "image folder, index, layer blob or flattened file", path)
     .argument("[paths...]", "DEST [PATH]: an empty or missing directory, and a path inside the image", paths)
     .usage("[options] IMAGE DEST [PATH]\n       imgfs extract --tar IMAGE [PATH] > FILE")
     .description(
@@ -168,7 +186,7 @@ export function program(startMount: StartMount): Command {
 
   root
     .command("check")
-    .argument("<image>", "image folder, index or layer blob", path)
+    .argument("<image>", "image folder, index, layer blob or flattened file", path)
     .description("verify every table, and with --data every byte of content")
     .option("--data", "read all file contents and compare their digests")
     .option("--json", "print the result as JSON")

@@ -2,9 +2,9 @@
 // Invariants: everything is made by us, exclusively, by one name in the descriptor of a directory that we made: nothing
 // that an image says is ever resolved as a path, so no symlink and no name leads out. While it is worked on a directory
 // is its maker's alone (0700); owner, mode and times are set when all below it is there.
-import { setImmediate } from "node:timers/promises";
 import { displayName } from "../base/bytes.js";
 import { Errno } from "../base/errno.js";
+import { Turns } from "../base/turns.js";
 import { copyBytes } from "../imgfs/copy.js";
 import type { Image } from "../imgfs/image.js";
 import {
@@ -49,8 +49,7 @@ export interface ExtractReport {
   readonly losses: readonly Loss[];
 }
 
-/** Longest time without a look at the signal, ms, and most bytes copied in one go. */
-const turn = 50;
+/** Most bytes copied in one go. */
 const copyChunk = 32 << 20;
 const bufferSize = 1 << 20;
 
@@ -101,7 +100,7 @@ interface Level {
 class Extraction {
   private readonly image: Image;
   private readonly top: number;
-  private readonly signal: AbortSignal | undefined;
+  private readonly turns: Turns;
   private readonly losses = new Losses();
   private readonly attributes: Attributes;
   private readonly way: Descent;
@@ -110,12 +109,11 @@ class Extraction {
   private buffer: Region | undefined;
   private entries = 0;
   private bytes = 0;
-  private lastTurn = performance.now();
 
   constructor(image: Image, top: number, options: ExtractOptions) {
     this.image = image;
     this.top = top;
-    this.signal = options.signal;
+    this.turns = new Turns(options.signal);
     this.attributes = new Attributes(image, options, this.losses);
     this.way = new Descent(top);
     this.links = new LinkRoom(top);
@@ -173,15 +171,9 @@ class Extraction {
       } else {
         await this.make(child);
       }
-      if (performance.now() - this.lastTurn > turn) await this.yieldTurn();
+      if (this.turns.due) await this.turns.take();
     }
     return directories.reverse();
-  }
-
-  private async yieldTurn(): Promise<void> {
-    await setImmediate();
-    this.signal?.throwIfAborted();
-    this.lastTurn = performance.now();
   }
 
   private finish(fd: number, row: number): void {
@@ -264,7 +256,7 @@ class Extraction {
         this.naming(name, () => copyBytes(from, at + done, fd, to + done, part));
         done += part;
         this.bytes += part;
-        if (done < length) await this.yieldTurn();
+        if (this.turns.due) await this.turns.take();
       }
     }
   }
@@ -289,7 +281,7 @@ class Extraction {
           this.bytes += got;
           return got;
         });
-        if (performance.now() - this.lastTurn > turn) await this.yieldTurn();
+        if (this.turns.due) await this.turns.take();
       }
     }
   }

@@ -1,12 +1,13 @@
 // Checks where contents lie, and with their bytes at hand, that they are what their digests say.
 import { alignUp } from "../base/bytes.js";
 import { type HashedRun, hashContent } from "./content-hash.js";
-import { type Blob, type ContentRange, readRaw } from "./content-reader.js";
+import { type Blob, readRaw } from "./content-reader.js";
 import { Corrupt } from "./errors.js";
 import type { Findings } from "./findings.js";
 import { DigestIndex } from "./growable.js";
 import type { Image } from "./image.js";
 import * as L from "./layout.js";
+import { forEachRange } from "./ranges.js";
 
 interface Extent {
   readonly content: number;
@@ -95,22 +96,6 @@ function sizesOf(image: Image, findings: Findings): Float64Array {
     });
   }
   return sizes;
-}
-
-/** Calls `visit` for each run of a content, holes too; the range is reused. */
-export function forEachRange(
-  image: Image,
-  content: number,
-  size: number,
-  visit: (range: ContentRange) => void,
-): void {
-  const reader = image.contentReader;
-  const range: ContentRange = { blob: 0, rawOffset: undefined, fileOffset: 0, length: 0 };
-  const count = Math.max(1, reader.runCount(content));
-  for (let run = 0; run < count; run++) {
-    reader.range(content, run, size, range);
-    visit(range);
-  }
 }
 
 /** Extents tile the raw address space but for alignment. */

@@ -3,7 +3,7 @@
 import { createHash } from "node:crypto";
 import { dirname, join } from "node:path";
 import { digestBytes } from "../base/digest.js";
-import { checkContents, forEachRange } from "./check-data.js";
+import { checkContents } from "./check-data.js";
 import { checkTree } from "./check-tree.js";
 import { codecText } from "./codec.js";
 import { type Finding, Findings } from "./findings.js";
@@ -11,6 +11,7 @@ import { blobFile } from "./folder.js";
 import { FrameTable } from "./frames.js";
 import { Image } from "./image.js";
 import * as L from "./layout.js";
+import { forEachRange, sizesByContent } from "./ranges.js";
 import { type BlobSource, fileSource } from "./source.js";
 
 export type { Finding } from "./findings.js";
@@ -56,6 +57,8 @@ export function checkImage(path: string, options: CheckOptions): CheckReport {
     report.entries = image.entryTotal;
     report.contents = image.contentCount;
     checkPages(image, source, findings);
+    if (image.metadata.has("config") && !image.isFlat)
+      findings.add("CONFIG", "", "in a file that is no flattened image");
     checkTree(image, findings);
     checkFrames(image, findings);
     const { sizes, bytes } = checkContents(image, options.data, findings);
@@ -216,14 +219,4 @@ function comparePlaces(
       }
     });
   }
-}
-
-function sizesByContent(blob: Image): Float64Array {
-  const sizes = new Float64Array(blob.contentCount);
-  for (let row = blob.directoryCount; row < blob.inodeCount; row++) {
-    if (blob.mode(row) >>> 12 !== L.EntryType.file) continue;
-    const content = blob.content(row);
-    if (content >= 0) sizes[content] = blob.size(row);
-  }
-  return sizes;
 }

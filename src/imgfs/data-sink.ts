@@ -44,15 +44,16 @@ export interface StoredFrames {
 
 const zeros = Buffer.alloc(FRAME);
 
-/** Codec zstd: frame after frame, from offset 0 of the file. Throws the system error of a failed write. */
+/** Codec zstd: frame after frame, from offset `base` of the file. Throws the system error of a failed write. */
 export class FrameSink implements DataSink {
   private readonly fd: number;
+  private readonly base: number;
   private readonly level: number;
   private readonly compress: NonNullable<FrameCodec["compress"]>;
   /** The frame that is being filled. */
   private raw = Buffer.allocUnsafeSlow(FRAME);
   private filled = 0;
-  /** Where each finished frame begins in the file. */
+  /** Where each finished frame begins, counted from `base`. */
   private readonly starts: number[] = [];
   private readonly digests = new Heap(DIGEST_SIZE * 64);
   private size = 0;
@@ -61,7 +62,7 @@ export class FrameSink implements DataSink {
   private kept = Buffer.allocUnsafeSlow(FRAME);
 
   /** Throws an Error where nothing that compresses is available. */
-  constructor(fd: number, level: number) {
+  constructor(fd: number, level: number, base = 0) {
     const { name, compress } = zstdCodec();
     if (compress === undefined) {
       throw new Error(
@@ -69,6 +70,7 @@ export class FrameSink implements DataSink {
       );
     }
     this.fd = fd;
+    this.base = base;
     this.level = level;
     this.compress = compress;
   }
@@ -111,7 +113,8 @@ export class FrameSink implements DataSink {
     const offset = this.starts[frame] as number;
     const stored = (this.starts[frame + 1] ?? this.size) - offset;
     const digest = this.digests.bytes.subarray(frame * DIGEST_SIZE, (frame + 1) * DIGEST_SIZE);
-    const read = (from: number, bytes: Uint8Array): number => readSync(this.fd, bytes, 0, bytes.length, from);
+    const read = (from: number, bytes: Uint8Array): number =>
+      readSync(this.fd, bytes, 0, bytes.length, this.base + from);
     const status = decodeFrame(read, { offset, stored, raw }, digest, into);
     if (status < 0) throw new Error(`frame ${frame} as it was written: ${faultText(status)}`);
   }
@@ -120,7 +123,7 @@ export class FrameSink implements DataSink {
     const frame = this.starts.length;
     const raw = this.raw.subarray(0, this.filled);
     const bytes = this.encode(raw);
-    writeAll(this.fd, bytes, this.size);
+    writeAll(this.fd, bytes, this.base + this.size);
     this.starts.push(this.size);
     this.digests.append(hash("sha256", bytes, "buffer"));
     this.size += bytes.length;

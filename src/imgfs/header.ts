@@ -76,7 +76,8 @@ export function placeSections(
   let treeEnd = at;
   const sections = order.map((name): SectionExtent => {
     const { id, recordSize } = L.Section[name];
-    const extent = { id, flags: 0, recordSize, offset: at, length: lengths[name] };
+    const flags = L.isOptional(name) ? L.SECTION_OPTIONAL : 0;
+    const extent = { id, flags, recordSize, offset: at, length: lengths[name] };
     at = alignUp(at + extent.length, L.SECTION_ALIGN);
     if (id < L.FIRST_PLACE_SECTION) treeEnd = at;
     return extent;
@@ -273,9 +274,8 @@ function parseSections(
   const bad = (record: string, problem: string): Corrupt => new Corrupt(file, "header", record, problem);
   const count = view.getUint32(L.Header.sectionCount, true);
   if (count > L.MAX_SECTIONS) throw bad("section_count", `${count}, at most ${L.MAX_SECTIONS}`);
-  const byId = new Map<number, L.SectionType>(
-    L.sectionOrder(codec).map((name) => [L.Section[name].id, L.Section[name]]),
-  );
+  const names = L.sectionOrder(codec);
+  const byId = new Map<number, L.SectionType>(names.map((name) => [L.Section[name].id, L.Section[name]]));
   const sections: SectionExtent[] = [];
   let at = L.HEADER_SIZE;
   let expectedTreeEnd = at;
@@ -304,8 +304,10 @@ function parseSections(
     at = alignUp(at + length, L.SECTION_ALIGN);
     if (id < L.FIRST_PLACE_SECTION) expectedTreeEnd = at;
   }
-  for (const { id, name } of byId.values()) {
-    if (!sections.some((section) => section.id === id)) throw bad(`section ${name}`, "missing");
+  for (const name of names) {
+    const { id, name: title } = L.Section[name];
+    if (L.isOptional(name) || sections.some((section) => section.id === id)) continue;
+    throw bad(`section ${title}`, "missing");
   }
   const last = sections.at(-1);
   if (last?.id !== L.Section.pages.id) throw bad(`section ${lastId}`, "follows PAGES");

@@ -167,6 +167,19 @@ export class Image extends TreeReader {
     return { raw: rawSize, stored: dataSize };
   }
 
+  /** Whether this is a flattened image: an index that refers to no layers, because it holds all data itself. */
+  get isFlat(): boolean {
+    return this.kind === "index" && this.metadata.table("blobs").count === 0;
+  }
+
+  /** The OCI config that a flattened image holds. Throws Corrupt. */
+  get config(): Buffer | undefined {
+    if (!this.metadata.has("config")) return undefined;
+    const heap = this.metadata.table("config");
+    const at = heap.range(0, heap.count);
+    return Buffer.from(this.metadata.bytes.subarray(at, at + heap.count));
+  }
+
   get contentCount(): number {
     return this.contents.count;
   }

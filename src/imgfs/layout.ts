@@ -179,16 +179,23 @@ export const Section = {
   blobs: { id: 34, name: "BLOBS", recordSize: 1 },
   frame: { id: 35, name: "FRAME", recordSize: 8 },
   frameDigest: { id: 36, name: "FRAME_DIGEST", recordSize: DIGEST_SIZE },
+  config: { id: 40, name: "CONFIG", recordSize: 1 },
   pages: { id: 63, name: "PAGES", recordSize: DIGEST_SIZE },
 } as const satisfies Record<string, SectionType>;
 export type SectionName = keyof typeof Section;
 
-const withFrames: readonly SectionName[] = (Object.keys(Section) as SectionName[]).sort(
+const all: readonly SectionName[] = (Object.keys(Section) as SectionName[]).sort(
   (a, b) => Section[a].id - Section[b].id,
 );
-const plain = withFrames.filter((name) => name !== "frame" && name !== "frameDigest");
+const plain = all.filter((name) => name !== "frame" && name !== "frameDigest");
+const optional: ReadonlySet<SectionName> = new Set(["config"]);
 
-/** Every section of a file of this version in file order; those of frames only where there is a codec. */
+/** Sections that a file may lack: they carry {@link SECTION_OPTIONAL}. */
+export function isOptional(name: SectionName): boolean {
+  return optional.has(name);
+}
+
+/** Every section a file of this version can have, in file order; those of frames only where there is a codec. */
 export function sectionOrder(codec: number): readonly SectionName[] {
-  return codec === CODEC_NONE ? plain : withFrames;
+  return codec === CODEC_NONE ? plain : all;
 }

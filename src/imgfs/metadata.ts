@@ -138,6 +138,11 @@ export class Metadata {
     return found;
   }
 
+  /** Whether the file has the section; all but optional ones are there. */
+  has(name: L.SectionName): boolean {
+    return this.header.sections.some(({ id }) => id === L.Section[name].id);
+  }
+
   table(name: L.SectionName): Table {
     return new Table(this, name, this.treePages);
   }

@@ -14,6 +14,8 @@ export interface SealOptions {
   readonly uniqueBytes: number;
   /** Content of BLOBS. */
   readonly blobs: Uint8Array;
+  /** Content of CONFIG, where there is one. */
+  readonly config?: Uint8Array | undefined;
   /** Incompatible features, as bits. */
   readonly features?: number;
   /** Where the data is compressed: then dataSize is what is stored of it. */
@@ -37,28 +39,39 @@ const none = new Uint8Array(0);
  * metadata than the format can hold.
  */
 export function sealMetadata(tables: TreeTables, options: SealOptions): Uint8Array<ArrayBuffer> {
+  return sealSections(tables.finish(), options);
+}
+
+/** The bytes of the sections that a tree and its contents make, as pieces. */
+export type TreeSections = ReturnType<TreeTables["finish"]>;
+
+/** As {@link sealMetadata}, of sections that are complete. */
+export function sealSections(sections: TreeSections, options: SealOptions): Uint8Array<ArrayBuffer> {
   const pieces: Record<L.SectionName, readonly Uint8Array[]> = {
-    ...tables.finish(),
+    ...sections,
+    config: [options.config ?? none],
     blobs: [options.blobs],
     frame: [options.frames?.places ?? none],
     frameDigest: [options.frames?.digests ?? none],
     pages: [],
   };
   const codec = options.frames?.codec ?? L.CODEC_NONE;
-  const order = L.sectionOrder(codec);
+  const order = L.sectionOrder(codec).filter(
+    (name) => !L.isOptional(name) || (pieces[name][0]?.length ?? 0) > 0,
+  );
   const lengths = Object.fromEntries(
     order.map((name) => [name, pieces[name].reduce((sum, piece) => sum + piece.length, 0)]),
   ) as Record<L.SectionName, number>;
   const sketch = placeSections(order, lengths);
   const pagesOffset = (sketch.sections.at(-1) as { offset: number }).offset;
   lengths.pages = pageCounts(sketch.treeEnd, pagesOffset).all * L.DIGEST_SIZE;
-  const { sections, treeEnd } = placeSections(order, lengths);
+  const { sections: extents, treeEnd } = placeSections(order, lengths);
   const metaEnd = pagesOffset + lengths.pages;
   if (metaEnd > L.METADATA_MAX) throw new Error(`${metaEnd} bytes of metadata, at most ${L.METADATA_MAX}`);
 
   const file = new Uint8Array(metaEnd);
   order.forEach((name, i) => {
-    let at = sections[i]?.offset as number;
+    let at = extents[i]?.offset as number;
     for (const piece of pieces[name]) {
       file.set(piece, at);
       at += piece.length;
@@ -80,7 +93,7 @@ export function sealMetadata(tables: TreeTables, options: SealOptions): Uint8Arr
     logicalBytes: options.logicalBytes,
     uniqueBytes: options.uniqueBytes,
     source: options.source,
-    sections,
+    sections: extents,
   };
   file.set(encodeHeader(facts, file.subarray(pagesOffset)));
   return file;

@@ -284,7 +284,7 @@ export class TreeTables {
 
   /** Completes the tables, once, and returns the bytes of each section as pieces; BLOBS and PAGES are not ours. */
   finish(): Record<
-    Exclude<L.SectionName, "blobs" | "frame" | "frameDigest" | "pages">,
+    Exclude<L.SectionName, "config" | "blobs" | "frame" | "frameDigest" | "pages">,
     readonly Uint8Array[]
   > {
     const directoryCount = this.directories.count;

@@ -99,7 +99,7 @@ export class LayerWriter {
     const used = new Uint8Array(stored.length);
     for (const id of order) used[id] = 1;
     const kept = stored.filter((_, id) => used[id] === 1);
-    const moved = kept.length === stored.length ? undefined : relocate(kept);
+    const moved = kept.length === stored.length ? undefined : relocate(stored, used);
     const uniqueBytes = kept.reduce((sum, content) => sum + content.stored, 0);
     const rawSize = moved?.size ?? this.stream.position;
     const frames =
@@ -220,8 +220,14 @@ interface Piece {
   length: number;
 }
 
-/** New places for contents in their old order, as if the others had never been: see ContentStream for the rule. */
-function relocate(kept: readonly StoredContent[]): {
+/**
+ * New places for the contents that are used, in their old order, as if the others had never been: see ContentStream
+ * for the rule. Pieces reach over the zeros between two contents, and never over a content that was left out.
+ */
+function relocate(
+  stored: readonly StoredContent[],
+  used: Uint8Array,
+): {
   size: number;
   offsets: Map<Run, number>;
   pieces: Piece[];
@@ -229,17 +235,23 @@ function relocate(kept: readonly StoredContent[]): {
   const offsets = new Map<Run, number>();
   const pieces: Piece[] = [];
   let size = 0;
-  for (const content of kept) {
+  let skipped = false;
+  for (const [id, content] of stored.entries()) {
+    if (used[id] === 0) {
+      skipped = true;
+      continue;
+    }
     content.runs.forEach((run, i) => {
       if (run.rawOffset === undefined) return;
       const length = (content.runs[i + 1]?.fileOffset ?? content.size) - run.fileOffset;
       const to = alignUp(size, length < L.ALIGN ? L.SMALL_ALIGN : L.ALIGN);
       const last = pieces.at(-1);
-      if (last !== undefined && run.rawOffset - last.from === to - last.to)
+      if (last !== undefined && !skipped && run.rawOffset - last.from === to - last.to)
         last.length = to + length - last.to;
       else pieces.push({ from: run.rawOffset, to, length });
       offsets.set(run, to);
       size = to + length;
+      skipped = false;
     });
   }
   return { size, offsets, pieces };

@@ -4,15 +4,27 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { sha256 } from "../../src/base/digest.js";
+import { flattenImage } from "../../src/imgfs/flatten.js";
 import { Image } from "../../src/imgfs/image.js";
 import { mergeLayers } from "../../src/imgfs/merge.js";
 import { InodeType } from "../../src/imgfs/tree.js";
-import { device, directory, file, implied, link, symlink, whiteout, writeLayer, xattr } from "./support.js";
+import {
+  device,
+  directory,
+  file,
+  implied,
+  link,
+  symlink,
+  temporary,
+  whiteout,
+  writeLayer,
+  xattr,
+} from "./support.js";
 
 const golden = JSON.parse(readFileSync(join(import.meta.dirname, "../golden/format.json"), "utf8")) as object;
 
 describe("the format", () => {
-  it("gives the bytes it always gave", () => {
+  it("gives the bytes it always gave", async () => {
     const shared = file(Buffer.alloc(5000, "shared "));
     const lower = writeLayer(
       directory({
@@ -47,10 +59,18 @@ describe("the format", () => {
     );
     const images = [lower, upper].map(({ path }) => Image.open(path));
     const index = mergeLayers(images);
+    const stacked = Image.stack([lower.path, upper.path]);
+    const flat = temporary();
+    const { rootDigest, treeRoot } = await flattenImage(stacked, flat, {
+      config: Buffer.from('{"os":"linux"}'),
+    });
+    expect(treeRoot).toBe(stacked.treeRoot);
+    stacked.close();
     const actual = {
       lower: { file: sha256(readFileSync(lower.path)), ...lower.summary },
       upper: { file: sha256(readFileSync(upper.path)), ...upper.summary },
       index: { file: sha256(index), length: index.length },
+      flat: { file: sha256(readFileSync(flat)), rootDigest, treeRoot },
     };
     expect(actual).toEqual(golden);
     for (const image of images) image.close();

@@ -96,12 +96,15 @@ describe("the layer writer", () => {
         writer.append(bytes);
         return writer.endContent();
       };
-      const root = directory({ a: file(""), b: file(""), c: file("") });
+      const root = directory({ a: file(""), b: file(""), c: file(""), s: file("") });
       const set = (name: string, content: ReturnType<typeof put>) =>
         Object.assign(root.entries.get(nameFromText(name)) as object, { content });
       if (extra) put(Buffer.from("replaced later"));
       set("a", put(small));
       if (extra) put(Buffer.alloc(70_000, "gone"));
+      set("s", put(Buffer.from("before what is gone and fits the padding")));
+      // Where it lay is padding afterwards, and must not show it.
+      if (extra) put(Buffer.from("gone, and small"));
       set("b", put(big));
       if (extra) put(big);
       if (extra) put(small);
