@@ -5,12 +5,10 @@ import { Errno, FsError } from "../base/errno.js";
 import { FOPEN_KEEP_CACHE } from "../fuse/abi.js";
 import type { Entry, NameView, Open, Request, Status } from "../fuse/operations.js";
 import {
-  AT_FDCWD,
   AT_REMOVEDIR,
   chmodAt,
   chownAt,
   closeFd,
-  linkAt,
   mkdirAt,
   mknodAt,
   O_CREAT,
@@ -41,7 +39,6 @@ import {
 } from "../sys/stat.js";
 import { readXattrFd, writeXattrFd } from "../sys/xattr.js";
 import { fillFromStat } from "./attributes.js";
-import { statBacking } from "./backing-metadata.js";
 import { copyUp } from "./copy-up.js";
 import { addSubdirectories, keepListing, noteName } from "./directory-names.js";
 import { open } from "./file-io.js";
@@ -58,7 +55,6 @@ import {
 } from "./inode-table.js";
 import { emptyListing } from "./listing.js";
 import { replyEntry } from "./lookup.js";
-import { keepData } from "./metacopy.js";
 import { find, NAME_MAX } from "./resolve.js";
 import { type OverlayState, recordOf, type WritableState, writable } from "./state.js";
 import { removeTemporary, temporaryName } from "./upper.js";
@@ -198,7 +194,7 @@ function finish(
 }
 
 /** The group that objects made in a directory get by its setgid bit. */
-function inheritedGroup(m: WritableState, directory: Node): number {
+export function inheritedGroup(m: WritableState, directory: Node): number {
   const part = directory.directory as DirectoryPart;
   if (part.group === GROUP_UNKNOWN) {
     check(statFd(m.fds.of(directory), m.stat), "stat in the upper directory");
@@ -293,7 +289,8 @@ function addRecord(m: WritableState, directory: Node, name: Buffer, stat: Stat):
   return node;
 }
 
-function answer(m: OverlayState, { node, stat }: Pick<Made, "node" | "stat">, out: Entry): Status {
+/** Fills the reply for an object just made or linked, and counts it as looked up. */
+export function answer(m: OverlayState, { node, stat }: Pick<Made, "node" | "stat">, out: Entry): Status {
   out.nodeid = node.id;
   out.generation = 0;
   out.entryTimeout = Infinity;
@@ -396,44 +393,6 @@ export function symlink(m: OverlayState, q: Request, name: NameView, target: Nam
   const text = copyName(target);
   const make: Wanted["make"] = (fd, at) => symlinkAt(text, fd, at);
   return makeEntry(m, q, name, { type: S_IFLNK, mode: 0o777, umask: 0, make }, out);
-}
-
-/** FUSE LINK: one more name for `nodeid`, which is copied up first. */
-export function link(m: OverlayState, q: Request, nodeid: number, newName: NameView, out: Entry): Status {
-  const state = writable(m);
-  const directory = directoryFor(state, q, q.nodeid, newName);
-  if (typeof directory === "number") return directory;
-  const copied = copyUp(state, q, nodeid);
-  if (copied < 0) return copied;
-  const node = recordOf(m, nodeid);
-  if (node.directory !== undefined) return -Errno.EPERM;
-  const name = copyName(newName);
-  const free = freeName(state, directory, name);
-  if (typeof free === "number") return free;
-  if (node.row >= 0) markImpureDirectory(state, directory);
-  keepData(state, node);
-  if (free === "whiteout") {
-    const temporary = temporaryName(state.upper);
-    check(linkBacking(state, node, state.upper.temporaryFd, temporary), "link in the work directory");
-    const moved = renameAt(state.upper.temporaryFd, temporary, m.fds.of(directory), name);
-    if (moved < 0) removeTemporary(state.upper, temporary);
-    check(moved, "rename over a whiteout");
-  } else {
-    check(linkBacking(state, node, m.fds.of(directory), name), "link in the upper directory");
-    coverName(m, directory, name);
-  }
-  check(statBacking(m.fds, node, m.stat), "stat of a new link");
-  noteName(directory, name, m.stat.mode, m.stat.ino);
-  node.removed = false;
-  if (node.parent === undefined || node.parent === m.indexPlace) m.inodes.place(node, directory, name);
-  return answer(m, { node, stat: m.stat }, out);
-}
-
-const AT_SYMLINK_FOLLOW = 0x400;
-
-function linkBacking(m: WritableState, node: Node, toFd: number, name: Buffer): number {
-  if (node.parent !== undefined) return linkAt(m.fds.of(node.parent), node.name, toFd, name);
-  return linkAt(AT_FDCWD, Buffer.from(`/proc/self/fd/${node.fd}`), toFd, name, AT_SYMLINK_FOLLOW);
 }
 
 /** Notes on disk, before it is true, that a directory has an object with an origin under a name of its own. */

@@ -9,11 +9,12 @@ import { noName, unlinkAt } from "../sys/files.js";
 import { emptyStat, S_IFDIR, statFd } from "../sys/stat.js";
 import { getattr } from "./attributes.js";
 import { BackingFds } from "./backing-fds.js";
-import { create, link, mkdir, mknod, symlink } from "./create.js";
+import { create, mkdir, mknod, symlink } from "./create.js";
 import { copyFileRange, fallocate, fsync, lseek, open, read, release, syncfs, write } from "./file-io.js";
 import { lowerNamesLeft } from "./hard-links.js";
 import type { OwnerMap } from "./id-map.js";
 import { createDirectoryPart, createNode, InodeTable, type Node } from "./inode-table.js";
+import { link } from "./link.js";
 import { lookup } from "./lookup.js";
 import { createLower, type Lower, type LowerTree } from "./lower.js";
 import { indexName } from "./origin.js";
@@ -26,6 +27,7 @@ import { copyMetadata } from "./staging.js";
 import { createState, type OverlayState } from "./state.js";
 import { statfs } from "./statfs.js";
 import { refuseLostIds } from "./strict-ids.js";
+import { tmpfile } from "./tmpfile.js";
 import { closeUpper, openUpper, type Upper } from "./upper.js";
 import { readMarks } from "./whiteout.js";
 import { getxattr, listxattr, removexattr, setxattr } from "./xattrs.js";
@@ -95,6 +97,7 @@ export function createOverlay(options: OverlayOptions): FileSystem {
     rename: (q, name, newParent, newName, flags) => rename(m, q, name, newParent, newName, flags),
     link: (q, nodeid, newName, out) => link(m, q, nodeid, newName, out),
     create: (q, name, flags, mode, umask, entry, open) => create(m, q, name, flags, mode, umask, entry, open),
+    tmpfile: (q, flags, mode, umask, entry, open) => tmpfile(m, q, flags, mode, umask, entry, open),
     readlink: (q, out) => readlink(m, q, out),
     // A read-only mount needs no word of opens, and no mount of directories: without these the kernel opens by itself.
     ...(upper === undefined
