@@ -253,7 +253,7 @@ Options of -o: every long option above by its name (upper=DIR, devices, log-leve
   lowerdir=IMAGE[:IMAGE...]    the images, the topmost first; then MOUNTPOINT stands alone
   ro                           read-only, also with an upper directory, whose changes show
   rw                           the default with an upper directory; without one it means nothing
-  [no]dev [no]suid [no]exec [no]sync dirsync [no]symfollow [no]atime [no]diratime [no]relatime
+  [no]dev [no]suid [no]exec sync async dirsync [no]symfollow [no]atime [no]diratime [no]relatime
   [no]strictatime [no]lazytime max_read=BYTES
                                as mount(8) has them; given to the kernel
   [no]allow_other              let other users in; the default only where mounting is not left to

@@ -1,6 +1,7 @@
 // The commands and options as plain data, read from the declarations in program.ts: what shell completion and the man
 // pages are made from, so that a new flag is in both the day it is declared.
 import type { Argument, Command, Option } from "commander";
+import { sourceForms } from "../oci/reference.js";
 
 /** What a value is, as far as a shell can offer some. */
 export type Value =
@@ -60,6 +61,7 @@ const valuesByName: Readonly<Record<string, readonly Value[]>> = {
   mountpoint: [directory],
   file: [path],
   image: [path],
+  source: [{ kind: "source", words: sourceForms.split(", ").map((form) => form.replace(/:.*/, ":")) }],
   // An image, then more blobs or the mountpoint.
   "mount paths": [path, { kind: "place" }],
   // The destination, then a path inside the image.
@@ -105,18 +107,17 @@ const helpOption: OptionInfo = {
 
 function commandOf(command: Command): CommandInfo {
   const args = command.registeredArguments.map((argument) => argumentOf(command.name(), argument));
-  const form = command.usage().split(/\n\s*imgfs \S+ /);
-  const given = command.usage() !== new (command.constructor as typeof Command)(command.name()).usage();
-  const usage = given
-    ? form.map((words) => words.replace(/^\[options\] /, ""))
-    : [
-        args
-          .map(({ name, required }) => (required ? name.toUpperCase() : `[${name.toUpperCase()}]`))
-          .join(" "),
-      ];
+  const usage = command
+    .usage()
+    .split(/\n\s*imgfs \S+ /)
+    .map((form) =>
+      form
+        .replace("[options]", "")
+        .replace(/<(\S+?)>|\[[a-z.]+\]/g, (shown, name = shown) => name.toUpperCase()),
+    );
   return {
     name: command.name(),
-    usage: usage.map((words) => `${command.name()} ${words}`.trim()),
+    usage: usage.map((words) => `${command.name()} ${words.trim()}`.trim()),
     description: command.description(),
     options: optionsOf(command),
     arguments: args,
@@ -143,8 +144,7 @@ function optionOf(option: Option): OptionInfo {
 
 function argumentOf(command: string, argument: Argument): ArgumentInfo {
   const name = argument.name();
-  const choice =
-    name === "source" ? sourceOf(argument.description) : choiceOf(argument.argChoices, undefined);
+  const choice = choiceOf(argument.argChoices, undefined);
   return {
     name,
     required: argument.required,
@@ -159,12 +159,4 @@ function choiceOf(choices: readonly string[] | undefined, valueName: string | un
   const words =
     choices ?? (valueName?.includes("|") ? valueName.replace(/\[[^\]]*\]/g, "").split("|") : undefined);
   return words === undefined ? undefined : { kind: "words", words };
-}
-
-/** The transports that a description lists: `oci:DIR[:TAG], tar:FILE`. */
-function sourceOf(description: string): Value {
-  return {
-    kind: "source",
-    words: [...description.matchAll(/([a-z][a-z-]*:)[A-Z]/g)].map(([, word]) => word as string),
-  };
 }

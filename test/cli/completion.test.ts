@@ -127,7 +127,7 @@ describe.skipIf(noFish !== undefined)(titleOf("fish", noFish), () => {
         "imgfs mount --upper m",
         "imgfs mount image m",
         "imgfs inspect mo",
-        "imgfs build oc",
+        "imgfs build oci-",
         "imgfs build tar:laye",
         "imgfs completion ",
       ),
@@ -139,7 +139,7 @@ describe.skipIf(noFish !== undefined)(titleOf("fish", noFish), () => {
       ["mnt/"],
       ["mnt/"],
       ["monday.txt"],
-      ["oci:"],
+      ["oci-archive:"],
       ["tar:layer.tar"],
       ["bash", "fish", "zsh"],
     ]);

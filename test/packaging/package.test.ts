@@ -11,7 +11,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { homedir } from "node:os";
-import { dirname, join, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { publint } from "publint";
 import { formatMessage } from "publint/utils";
 import { beforeAll, describe, expect, it } from "vitest";
@@ -97,6 +97,14 @@ describe("installed without a compiler", () => {
   it("has every command of package.json in the prefix's bin", async () => {
     expect(readdirSync(join(installed.prefix, "bin")).sort()).toEqual(Object.keys(manifest.bin).sort());
     expect(await run("imgfs", "--version")).toBe(`${manifest.version}\n`);
+  });
+
+  it("has the man pages where man(1) looks for them", () => {
+    for (const page of manifest.man ?? []) {
+      const installedAt = join(installed.prefix, `share/man/man${page.at(-1)}`, basename(page));
+      expect(readFileSync(installedAt, "utf8")).toMatch(/^\.Dd /);
+    }
+    expect(manifest.man?.length).toBeGreaterThan(3);
   });
 
   it.skipIf(cannotMount !== undefined)(

@@ -1,0 +1,89 @@
+// Writes the man pages of man/ to dist/man/, with what only the command tree knows filled in: a line
+//   .\" @globals            the options that every command takes
+//   .\" @options COMMAND    the options of one command
+//   .\" @commands           every command with its options
+// Run by `npm run build`, after the compiler.
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { program } from "../dist/cli/program.js";
+import { treeOf } from "../dist/cli/tree.js";
+
+const from = new URL("../man/", import.meta.url);
+const to = new URL("../dist/man/", import.meta.url);
+const { version } = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8"));
+const tree = treeOf(program(async () => 0));
+
+/** Commands that have a page of their own. */
+const pages = readdirSync(from);
+const hasPage = (name) => pages.includes(`imgfs-${name}.1`);
+
+/** Text as one line of mdoc that no macro is read into. */
+const plain = (text) =>
+  text
+    .replaceAll("\\", "\\e")
+    .replace(/(?<![\w-])--?(?=\w)/g, (dashes) => dashes.replaceAll("-", "\\-"))
+    .replace(/^[.']/, "\\&$&");
+/** An argument of a macro: quoted, so that spaces and names of macros are text. */
+const word = (text) => `"${text.replaceAll("\\", "\\e").replaceAll('"', '""')}"`;
+/** What starts with a form to be written as it is keeps its case. */
+const capital = (text) => (/^[a-z-]+:\S/.test(text) ? text : text[0].toUpperCase() + text.slice(1));
+const sentence = (text) => `${plain(capital(text))}${/[.!?]$/.test(text) ? "" : "."}`;
+
+function optionLines(options) {
+  if (options.length === 0) return [];
+  return [
+    ".Bl -tag -width Ds",
+    ...options.flatMap(({ names, valueName, value, description, defaultValue, env }) => {
+      const argument = valueName === undefined ? "" : ` Ar ${word(valueName)}`;
+      const flags = names.map((name) => `Fl ${name.slice(1).replaceAll("-", "\\-")}${argument}`);
+      const choices =
+        value.kind === "words" && valueName !== value.words.join("|")
+          ? [sentence(`one of ${value.words.join(", ")}`)]
+          : [];
+      return [
+        `.It ${flags.join(" , ")}`,
+        sentence(description),
+        ...choices,
+        ...(defaultValue === undefined ? [] : [sentence(`the default is ${defaultValue}`)]),
+        ...(env === undefined ? [] : [`When it is not given, it is taken from`, `.Ev ${env} .`]),
+      ];
+    }),
+    ".El",
+  ];
+}
+
+function argumentLines(list) {
+  if (list.length === 0) return [];
+  const items = list.flatMap(({ name, description }) => [
+    `.It Ar ${word(name.toUpperCase())}`,
+    sentence(description),
+  ]);
+  return [".Bl -tag -width Ds", ...items, ".El"];
+}
+
+function commandLines({ name, usage, description, options, arguments: args }) {
+  return [
+    `.Ss imgfs ${name}`,
+    ...usage.flatMap((form) => [`.D1 Nm imgfs Cm ${form.split(" ").map(word).join(" Ar ")}`]),
+    ".Pp",
+    sentence(description),
+    ...(hasPage(name)
+      ? [".Pp", "More is in", `.Xr imgfs-${name} 1 .`]
+      : argumentLines(args).concat(optionLines(options))),
+  ];
+}
+
+const fillers = {
+  globals: () => optionLines(tree.options),
+  options: (name) => optionLines(tree.commands.find((command) => command.name === name).options),
+  commands: () => tree.commands.flatMap(commandLines),
+};
+
+rmSync(to, { recursive: true, force: true });
+mkdirSync(to, { recursive: true });
+for (const page of pages) {
+  const text = readFileSync(new URL(page, from), "utf8")
+    .replace(/^\.\\" Lines that begin.*\n/m, "")
+    .replace(/^\.Os imgfs$/m, `.Os imgfs ${version}`)
+    .replace(/^\.\\" @(\w+) ?(\w*)$/gm, (_, what, name) => fillers[what](name).join("\n"));
+  writeFileSync(new URL(page, to), text);
+}
