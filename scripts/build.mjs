@@ -55,6 +55,16 @@ const onlyMount = {
   },
 };
 
+/** The second transport is loaded where it is asked for, from its own modules: the programs do not carry it. */
+const apartTransport = {
+  name: "apart-transport",
+  setup({ onResolve }) {
+    onResolve({ filter: /^\.\/native\.js$/ }, ({ importer }) =>
+      importer.endsWith("/daemon/process.ts") ? { path: "../daemon/native.js", external: true } : undefined,
+    );
+  },
+};
+
 function bundle(names, plugins) {
   return build({
     absWorkingDir: root,
@@ -73,5 +83,5 @@ function bundle(names, plugins) {
   });
 }
 
-await bundle(["imgfs", "daemon", "mount-worker"], [ownPlace]);
-await bundle(["mount"], [onlyMount, ownPlace]);
+await bundle(["imgfs", "daemon", "mount-worker"], [apartTransport, ownPlace]);
+await bundle(["mount"], [onlyMount, apartTransport, ownPlace]);

@@ -55,7 +55,8 @@ export type ErrnoName =
   | "ENOTUNIQ"
   | "EUCLEAN"
   | "ESTALE"
-  | "EDQUOT";
+  | "EDQUOT"
+  | "EILSEQ";
 
 const nameByNumber = new Map<number, string>(
   // EWOULDBLOCK, ENOTSUP and their like share a number with the canonical name and must not replace it.

@@ -3,6 +3,7 @@ import type { EventEmitter } from "node:events";
 import type { Command, Option } from "commander";
 import { type IdRange, mapsRoot } from "../daemon/id-maps.js";
 import { MountFailure, type MountOptions, mountForeground } from "../daemon/mount.js";
+import type { Transport } from "../daemon/options.js";
 import type { KernelOptions } from "../fuse/channel.js";
 import { ExitCode, Failure } from "./failure.js";
 import { type Flag, parseOptionList, sortOptions } from "./mount-options.js";
@@ -21,6 +22,7 @@ interface MountCommandOptions extends GlobalOptions {
   readonly metacopy?: "on" | "off";
   readonly volatile?: boolean;
   readonly verify?: boolean;
+  readonly transport?: Transport;
   readonly foreground?: boolean;
   readonly pidFile?: string;
   readonly statsOnExit?: boolean;
@@ -124,6 +126,7 @@ function mountOptions(
     ...(gidMap === undefined ? {} : { gidMap }),
     squashToRoot: options.squashToRoot === true,
     strictIdMap: options.strictIdMap === true,
+    ...(options.transport === undefined ? {} : { transport: options.transport }),
     devices: options.devices === true,
     redirects: options.redirectDir !== "off",
     metacopy: options.metacopy !== "off",

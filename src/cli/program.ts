@@ -115,6 +115,12 @@ export function program(startMount: StartMount): Command {
       "--verify",
       "check each file's bytes against their digest before they are first read (compressed data always is)",
     )
+    .addOption(
+      new Option("--transport <kind>", "how requests reach this process (default: direct)").choices([
+        "direct",
+        "fuse-native",
+      ]),
+    )
     .option("-f, --foreground", "stay in the foreground until unmounted")
     .option("--pid-file <file>", "write the daemon's pid to this file while it lives", path)
     .option("--stats-on-exit", "print request counters when the mount ends (SIGUSR1 prints them at any time)")

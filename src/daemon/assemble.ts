@@ -22,6 +22,12 @@ export interface Assembly {
 /** What a filesystem module exports as `createFileSystem`. Throws, or rejects with, an Error of one line. */
 export type CreateFileSystem = (assembly: Assembly) => FileSystem | Promise<FileSystem>;
 
+/** What makes the filesystem: the module that the options name, or the overlay. */
+export async function fileSystemMaker(options: MountOptions): Promise<CreateFileSystem> {
+  if (options.fileSystem === undefined) return createFileSystem;
+  return ((await import(options.fileSystem.url)) as { createFileSystem: CreateFileSystem }).createFileSystem;
+}
+
 /** The overlay over the image, or the stack of blobs, that the options name. */
 export const createFileSystem: CreateFileSystem = ({ options, log, daemonPid }) => {
   const image = openImage(options.sources, options.verify === true);

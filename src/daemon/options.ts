@@ -6,6 +6,9 @@ import type { KernelOptions } from "../fuse/channel.js";
 import type { ReaddirplusMode } from "../fuse/init.js";
 import type { IdRange } from "./id-maps.js";
 
+/** How requests travel between the kernel and this process; see docs/transports.md. */
+export type Transport = "direct" | "fuse-native";
+
 export interface MountOptions {
   /** A folder holding `index.imgfs`, one index or blob file, or layer blobs with the last on top. */
   readonly sources: readonly string[];
@@ -40,6 +43,8 @@ export interface MountOptions {
    * name, and unmounting is not this process's business.
    */
   readonly channelFd?: number;
+  /** "direct" unless given. */
+  readonly transport?: Transport;
   /** "always" unless given: what is listed is cached, and large directories list twice as fast as with "auto". */
   readonly readdirplus?: ReaddirplusMode;
   /** Holds the daemon's pid in decimal while it lives. */

@@ -89,6 +89,11 @@ export async function preparePlace(options: MountOptions): Promise<string> {
   return place;
 }
 
+/** Whether a path leads into a directory given by its real path; neither needs to exist. */
+export function isInside(path: string, directory: string): boolean {
+  return isWithin(realpathOrSelf(path), directory);
+}
+
 /** upper and work may not exist yet; the overlay says what it thinks of that. */
 function realpathOrSelf(path: string): string {
   try {

@@ -1,14 +1,15 @@
 // One mount's process, seen from its main thread: starts the worker, listens to signals, and sees to it that the mount
 // is gone when the process is.
-// Never: touching the own mount by path (a thread that waits for the worker could never stop it), ending while the
-// mount is there. The worker's thread blocks in read(2); what reaches it from here is umount2(2) alone.
+// Never: touching the own mount by path (a thread that waits for the worker could never stop it, and with the transport
+// fuse-native it is itself what serves), ending while the mount is there. The worker's thread blocks in read(2); what
+// reaches it from here is umount2(2) alone.
 import { closeSync, openSync, readFileSync, renameSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { nameFromText } from "../base/bytes.js";
 import { createLogger, type Logger } from "../base/log.js";
 import { Counters, createCounterMemory, formatCounters } from "../fuse/counters.js";
 import type { SessionEnd } from "../fuse/session.js";
 import { MountFailure, type MountOptions, oneLine } from "./options.js";
-import type { WorkerMessage } from "./protocol.js";
+import type { WorkerData, WorkerMessage } from "./protocol.js";
 import { ServingThread } from "./thread.js";
 
 /** How a served mount came to its end. */
@@ -109,7 +110,10 @@ class MountProcess {
       const refused = new Promise<undefined>((done) => {
         this.onRefused = () => done(undefined);
       });
-      const served = thread.serve(data, (message) => this.hear(message));
+      const served =
+        this.options.transport === "fuse-native"
+          ? this.serveHere(data, thread)
+          : thread.serve(data, (message) => this.hear(message));
       // A thread that asked a hung mount for its process may never end; there is nothing of it to take down.
       this.outcome.crash = await Promise.race([served, refused]);
       await this.takeDown();
@@ -118,6 +122,13 @@ class MountProcess {
       process.off("SIGUSR1", onStats);
     }
     return this.conclude();
+  }
+
+  /** By the transport that knows no other thread than this; what it cannot do is refused as a message. */
+  private async serveHere(data: WorkerData, thread: ServingThread): Promise<undefined> {
+    thread.dismiss();
+    const { serveNative } = await import("./native.js");
+    await serveNative(data, (message) => this.hear(message));
   }
 
   private hear(message: WorkerMessage): void {

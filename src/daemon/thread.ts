@@ -20,6 +20,11 @@ export class ServingThread {
     });
   }
 
+  /** Lets it end without a mount. */
+  dismiss(): void {
+    this.worker.postMessage(undefined);
+  }
+
   /** Has it mount and serve; resolves when it has ended, to what it threw, if anything. Called once. */
   async serve(data: WorkerData, onMessage: (message: WorkerMessage) => void): Promise<unknown> {
     this.worker.on("message", onMessage);

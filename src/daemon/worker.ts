@@ -6,19 +6,13 @@ import { createLogger } from "../base/log.js";
 import { adoptChannel, type Channel, ChannelRefused, openChannel } from "../fuse/channel.js";
 import type { FileSystem } from "../fuse/operations.js";
 import { serve } from "../fuse/session.js";
-import { type CreateFileSystem, createFileSystem } from "./assemble.js";
-import { MountFailure, type MountOptions, oneLine } from "./options.js";
+import { fileSystemMaker } from "./assemble.js";
+import { MountFailure, oneLine } from "./options.js";
 import { preparePlace } from "./place.js";
 import type { WorkerData, WorkerMessage } from "./protocol.js";
 
 function tell(message: WorkerMessage): void {
   parentPort?.postMessage(message);
-}
-
-/** The module that the options name, or the overlay. */
-async function fileSystemMaker(options: MountOptions): Promise<CreateFileSystem> {
-  if (options.fileSystem === undefined) return createFileSystem;
-  return ((await import(options.fileSystem.url)) as { createFileSystem: CreateFileSystem }).createFileSystem;
 }
 
 async function run({ options, counters, logFd }: WorkerData): Promise<void> {
@@ -65,4 +59,6 @@ async function run({ options, counters, logFd }: WorkerData): Promise<void> {
 }
 
 // Started before its options are known: they are its one message.
-parentPort?.once("message", (data: WorkerData) => void run(data));
+parentPort?.once("message", (data: WorkerData | undefined) => {
+  if (data !== undefined) void run(data);
+});

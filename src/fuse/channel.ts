@@ -102,7 +102,8 @@ function channelOf(fd: number): Channel {
   return { fd, close: () => void closeFd(fd) };
 }
 
-function requestOf({ source, mountpoint, readOnly, devices, kernel }: ChannelOptions): MountRequest {
+/** The mount that the options ask for. */
+export function requestOf({ source, mountpoint, readOnly, devices, kernel }: ChannelOptions): MountRequest {
   const asked = ((devices ? 0 : MS_NODEV) | (kernel.set ?? 0)) & ~(kernel.clear ?? 0);
   return {
     source: kernel.fsname ?? source,

@@ -24,8 +24,8 @@ export interface Refusal {
   readonly hint?: string;
 }
 
-/** The flags the helper knows; others it would hand to the kernel as data, which refuses them. */
-const flagNames: readonly (readonly [number, string])[] = [
+/** The flags the helper knows, as libfuse does; others it would hand to the kernel as data, which refuses them. */
+export const flagNames: readonly (readonly [number, string])[] = [
   [MS_RDONLY, "ro"],
   [MS_NOSUID, "nosuid"],
   [MS_NODEV, "nodev"],

@@ -22,12 +22,18 @@ export class HelperPool {
   private readonly fd: number;
   private readonly wakeFd: number;
   private readonly log: Logger;
+  private readonly hear: ((result: TaskDone) => void) | undefined;
 
-  constructor(limit: number, fd: number, wakeFd: number, log: Logger) {
+  /**
+   * Helpers answer requests on `fd` and signal `wakeFd`. With `hear` the owner lives in its event loop: it is given
+   * every result there, and {@link take} nothing.
+   */
+  constructor(limit: number, fd: number, wakeFd: number, log: Logger, hear?: (result: TaskDone) => void) {
     this.limit = limit;
     this.fd = fd;
     this.wakeFd = wakeFd;
     this.log = log;
+    this.hear = hear;
   }
 
   /** Jobs given and not yet taken back. */
@@ -65,6 +71,13 @@ export class HelperPool {
     this.helpers.length = 0;
   }
 
+  private listen(helper: Helper, hear: (result: TaskDone) => void): void {
+    helper.port.on("message", (result: TaskDone) => {
+      helper.running--;
+      hear(result);
+    });
+  }
+
   private choose(): Helper | undefined {
     const idle = this.helpers.find((helper) => helper.running === 0);
     if (idle !== undefined) return idle;
@@ -85,7 +98,6 @@ export class HelperPool {
         transferList: [port2],
         execArgv: [],
       });
-      port1.unref();
       // Heard only once the owner is back in its event loop; unheard it would end the owner.
       worker.on("error", (error) => this.log.error("a helper thread failed", { error }));
       if (Atomics.wait(running, 0, 0, START_LIMIT) === "timed-out") {
@@ -93,6 +105,8 @@ export class HelperPool {
         throw new Error(`not running after ${START_LIMIT} ms`);
       }
       const helper: Helper = { worker, port: port1, running: 0 };
+      if (this.hear !== undefined) this.listen(helper, this.hear);
+      port1.unref();
       this.helpers.push(helper);
       return helper;
     } catch (error) {

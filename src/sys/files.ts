@@ -126,11 +126,17 @@ export function closeFd(fd: number): number {
 }
 
 const F_SETFD = 2;
+const F_DUPFD_CLOEXEC = 1030;
 const FD_CLOEXEC = 1;
 
 /** Keeps a descriptor that was inherited from being inherited further. */
 export function closeOnExec(fd: number): number {
   return c.fcntl(fd, F_SETFD, FD_CLOEXEC);
+}
+
+/** One more descriptor of the same open file, not inherited. */
+export function duplicateFd(fd: number): number {
+  return c.fcntl(fd, F_DUPFD_CLOEXEC, 0);
 }
 
 /** read(2) into native memory at `address`. */

@@ -5,6 +5,7 @@ import { errnoName, FsError } from "../base/errno.js";
 
 const koffi = createRequire(import.meta.url)("koffi") as typeof import("koffi");
 const lib = koffi.load("libc.so.6");
+const kept: unknown[] = [];
 
 type Arguments = ReadonlyArray<number | bigint | string | Uint8Array | BigInt64Array | BigUint64Array | null>;
 
@@ -74,6 +75,19 @@ export function viewAt(address: number, length: number): ArrayBuffer {
 export function check(result: number, what: string): number {
   if (result < 0) throw new FsError(-result, what);
   return result;
+}
+
+/**
+ * Loads a shared library and keeps it: what is loaded later and needs a library of that name (DT_NEEDED against
+ * DT_SONAME) gets this one. Throws an Error of dlopen's words.
+ */
+export function keepLibrary(path: string): void {
+  kept.push(koffi.load(path));
+}
+
+/** The address of a buffer's first byte, which holds as long as the buffer does and its memory is not moved. */
+export function addressOf(bytes: Uint8Array): number {
+  return Number(koffi.address(bytes));
 }
 
 /** The text of a result that may be a negative errno, for log lines. */

@@ -34,12 +34,12 @@ export interface Poll {
   ready(index: number): boolean;
 }
 
-/** Polls `fds` for input. */
-export function createPoll(fds: readonly number[]): Poll {
+/** Polls `fds` for input; with `events` 0 for what is always told, an error or the end. */
+export function createPoll(fds: readonly number[], events: number = POLLIN): Poll {
   const table = allocatePages(fds.length * 8);
   fds.forEach((fd, index) => {
     table.view.setInt32(index * 8, fd, true);
-    table.view.setInt16(index * 8 + 4, POLLIN, true);
+    table.view.setInt16(index * 8 + 4, events, true);
   });
   return {
     wait: (timeoutMs) => pollCall(table.address, fds.length, timeoutMs),
