@@ -97,6 +97,20 @@ describe("rooms", () => {
     expect(wrong).toEqual([]);
   });
 
+  it("fuse-native is known to its folder alone, which is loaded by the one who serves by it", () => {
+    const folder = "fuse/native/";
+    const naming = sourceFiles(src)
+      .filter((path) => /["']fuse-native\/|prebuilds/.test(readFileSync(path, "utf8")))
+      .map((path) => relative(src, path));
+    expect(naming).toEqual([`${folder}library.ts`]);
+    const importers = imports
+      .filter(({ file, specifier }) => !file.startsWith(folder) && specifier.includes("/native/"))
+      .map(({ file }) => file);
+    expect(importers).toEqual(["daemon/native.ts"]);
+    const loaders = imports.filter(({ specifier }) => specifier === "./native.js").map(({ file }) => file);
+    expect(loaders).toEqual(["daemon/process.ts"]);
+  });
+
   it("has no cycle between files", () => {
     const edges = new Map<string, string[]>();
     for (const { file, specifier, typeOnly } of imports) {

@@ -5,7 +5,6 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
-import { mountForeground } from "./foreground.js";
 import { manyLayers } from "./make-image.js";
 import {
   build,
@@ -15,8 +14,6 @@ import {
   isMounted,
   isRunning,
   type Mounted,
-  mount,
-  mountAt,
   run,
   scratch,
   scratchDirectory,
@@ -25,6 +22,7 @@ import {
   until,
 } from "./mounted.js";
 import { writeLayout } from "./oci-writer.js";
+import { transports } from "./transports.js";
 
 let image: string;
 
@@ -39,7 +37,10 @@ async function gone({ path, pid }: Mounted): Promise<void> {
   expect(isMounted(path)).toBe(false);
 }
 
-describe.skipIf(cannotMount)(titleOf("a mount", cannotMount), () => {
+describe.skipIf(cannotMount).each(transports)(titleOf("a mount by $name", cannotMount), (transport) => {
+  const { mount, mountAt, mountForeground } = transport;
+  const words = transport.options.join(" ");
+
   beforeAll(async () => {
     const layout = scratch("layout");
     writeLayout(layout, manyLayers(4));
@@ -50,18 +51,20 @@ describe.skipIf(cannotMount)(titleOf("a mount", cannotMount), () => {
     const { path, pid } = await mount(image);
     const pidFile = scratch("shared-pid");
     writeFileSync(pidFile, `${pid}\n`);
-    expect(await imgfs("mount", image, path, "--pid-file", pidFile)).toMatchObject({ code: 32 });
+    expect(await imgfs("mount", ...transport.options, image, path, "--pid-file", pidFile)).toMatchObject({
+      code: 32,
+    });
     expect(readFileSync(pidFile, "utf8")).toBe(`${pid}\n`);
   });
 
   it("prints its counters to the caller's stderr when that is a file, and never holds a pipe", async () => {
     const log = scratch("stats");
     const target = scratchDirectory("mnt");
-    const command = `"${process.execPath}" "${cli}" mount --stats-on-exit "${image}" "${target}"`;
+    const command = `"${process.execPath}" "${cli}" mount ${words} --stats-on-exit "${image}" "${target}"`;
     await shell(`${command} 2> "${log}"`);
     await shell(`ls "${target}"; umount "${target}"`);
     await until("the counters are printed", () =>
-      /\bLOOKUP\b|\bREADDIRPLUS\b/.test(readFileSync(log, "utf8")),
+      /\bLOOKUP\b|\bREADDIR(PLUS)?\b/.test(readFileSync(log, "utf8")),
     );
     // The reader of this pipe sees its end although the mount lives.
     await shell(`${command} 2>&1 | cat; "${process.execPath}" "${cli}" umount "${target}"`);
@@ -153,7 +156,7 @@ describe.skipIf(cannotMount)(titleOf("a mount", cannotMount), () => {
     const upper = scratch("upper");
     const first = await mount(image, "--upper", upper);
     const mountpoint = scratchDirectory("mnt");
-    const second = await imgfs("mount", image, mountpoint, "--upper", upper);
+    const second = await imgfs("mount", ...transport.options, image, mountpoint, "--upper", upper);
     expect(second.code).toBe(32);
     expect(second.stderr).toMatch(oneLine);
     expect(isMounted(mountpoint)).toBe(false);
@@ -178,7 +181,7 @@ describe.skipIf(cannotMount)(titleOf("a mount", cannotMount), () => {
       const script = `
       set -eu
       node=$1 cli=$2 image=$3 mountpoint=$4 upper=$5
-      $node $cli mount $image $mountpoint --upper $upper --pid-file $upper.pid
+      $node $cli mount ${words} $image $mountpoint --upper $upper --pid-file $upper.pid
       cat $mountpoint/stack/top
       echo changed > $mountpoint/stack/top
       rm $mountpoint/stack/layer-2
@@ -199,19 +202,19 @@ describe.skipIf(cannotMount)(titleOf("a mount", cannotMount), () => {
   );
 
   it("that cannot start says why on one line and leaves nothing", async () => {
-    const missing = await imgfs("mount", image, scratch("no-such-folder"));
+    const missing = await imgfs("mount", ...transport.options, image, scratch("no-such-folder"));
     expect(missing.code).toBe(32);
     expect(missing.stderr).toMatch(oneLine);
     const file = scratch("a-file");
     writeFileSync(file, "");
-    const notFolder = await imgfs("mount", image, file);
+    const notFolder = await imgfs("mount", ...transport.options, image, file);
     expect(notFolder.code).toBe(32);
     expect(notFolder.stderr).toMatch(oneLine);
     const damaged = scratchDirectory("damaged");
     mkdirSync(damaged, { recursive: true });
     writeFileSync(join(damaged, "index.imgfs"), Buffer.alloc(8192, 7));
     const mountpoint = scratchDirectory("mnt");
-    const refused = await imgfs("mount", damaged, mountpoint);
+    const refused = await imgfs("mount", ...transport.options, damaged, mountpoint);
     expect(refused.code).not.toBe(0);
     expect(refused.stderr).toMatch(oneLine);
     expect(isMounted(mountpoint)).toBe(false);

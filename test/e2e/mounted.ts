@@ -237,8 +237,12 @@ export async function shownTree(path: string, ...options: readonly string[]): Pr
 }
 
 /** Fails with the differences, grouped; the number of paths compared otherwise. */
-export async function compareTrees(expected: string, shown: string): Promise<number> {
-  const { code, stdout, stderr } = await run("python3", [oracle, "diff", expected, shown]);
+export async function compareTrees(
+  expected: string,
+  shown: string,
+  ...options: readonly string[]
+): Promise<number> {
+  const { code, stdout, stderr } = await run("python3", [oracle, "diff", expected, shown, ...options]);
   if (code !== 0) throw new Error(`A is what the layers say, B what the mount shows\n${stdout}${stderr}`);
   return Number(/^(\d+) paths in A/m.exec(stdout)?.[1]);
 }

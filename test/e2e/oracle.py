@@ -3,19 +3,24 @@
 
   oracle.py layers SOURCE [--platform OS/ARCH] [--no-devices] [--holes]   apply the layers in memory
   oracle.py tree DIR [--no-devices] [--holes]                             walk a mounted tree
-  oracle.py diff A B [--ignore FIELD]... [--show N]                       compare two dumps, exit 1 if they differ
+  oracle.py diff A B [--ignore FIELD]... [--show N] [--without LACK]...   compare two dumps, exit 1 if they differ
+
+LACK is ns-times, times-before-1970, byte-names or lseek: B is a mount by a transport without it, and must be what is
+left of A without it.
 
 SOURCE is an OCI layout (DIR or DIR:TAG), a docker archive or a lone layer tar. Both dumps are JSON
 lines, one per path, sorted by the bytes of the path; bytes that are not printable ASCII show as \\xNN.
 """
 import argparse
 import base64
+import errno
 import gzip
 import hashlib
 import io
 import json
 import os
 import platform as host
+import re
 import stat
 import sys
 import tarfile
@@ -257,6 +262,16 @@ def walk(folder, path, out, odd):
     return subdirectories
 
 
+def read_link(path):
+    """The target; None for one that the mount has no way to tell."""
+    try:
+        return show(os.readlink(path))
+    except OSError as error:
+        if error.errno != errno.EILSEQ:
+            raise
+        return None
+
+
 def dump_tree(args):
     folder = os.fsencode(args.source)
     found, odd, first = [(b"", os.lstat(folder), "dir")], [], {}
@@ -279,7 +294,7 @@ def dump_tree(args):
             if len(same) > 1:
                 fields["link"] = show(b"/" + same[0])
         if kind == "symlink":
-            fields["target"] = show(os.readlink(path))
+            fields["target"] = read_link(path)
         if kind in ("char", "block"):
             fields["rdev"] = [os.major(status.st_rdev), os.minor(status.st_rdev)]
         if kind == "file":
@@ -300,8 +315,32 @@ def load(path):
     return {row["path"]: row for row in rows}
 
 
+def is_text(shown):
+    raw = re.sub(rb"\\x(..)", lambda m: bytes.fromhex(m[1].decode()), shown.encode())
+    try:
+        return "\ufffd" not in raw.decode()
+    except UnicodeDecodeError:
+        return False
+
+
+def left_of(rows, lacks):
+    """What a transport without these things can show of the rows."""
+    if "byte-names" in lacks:
+        rows = {path: row for path, row in rows.items() if is_text(path)}
+    for row in rows.values():
+        seconds, ns = row["mtime"]
+        if "times-before-1970" in lacks and seconds < 0:
+            seconds = ns = 0
+        row["mtime"] = [seconds, ns // 1_000_000 * 1_000_000 if "ns-times" in lacks else ns]
+        if "byte-names" in lacks and not is_text(row.get("target", "")):
+            row["target"] = None
+        if "lseek" in lacks and "holes" in row:
+            row["holes"] = False
+    return rows
+
+
 def dump_diff(args):
-    a, b = load(args.a), load(args.b)
+    a, b = left_of(load(args.a), args.without), load(args.b)
     groups = {}
     for path in sorted({*a, *b}):
         if path not in b:
@@ -338,6 +377,7 @@ def main():
     sub.add_argument("a")
     sub.add_argument("b")
     sub.add_argument("--ignore", action="append", default=[])
+    sub.add_argument("--without", action="append", default=[])
     sub.add_argument("--show", type=int, default=20)
     sub.set_defaults(run=dump_diff)
     args = parser.parse_args()

@@ -8,6 +8,7 @@ import { beforeAll, describe, expect, it } from "vitest";
 import { manyLayers, userland } from "./make-image.js";
 import { build, cannotMount, hasCommand, type Mounted, mount, scratch, succeed, titleOf } from "./mounted.js";
 import { writeLayout } from "./oci-writer.js";
+import { transports } from "./transports.js";
 
 const tools = ["/bin/sh", "/bin/cat", "/bin/ls", "/bin/rm", "/bin/mv", "/bin/cp", "/bin/mkdir", "/bin/ln"];
 const missing = tools.find((path) => !existsSync(path));
@@ -27,7 +28,8 @@ const inside = ({ path }: Mounted, script: string): Promise<string> =>
     },
   });
 
-describe.skipIf(reason)(titleOf("programs of this machine, inside a mount", reason), () => {
+const title = titleOf("programs of this machine, inside a mount by $name", reason);
+describe.skipIf(reason).each(transports)(title, ({ mount }) => {
   let image: string;
 
   beforeAll(async () => {

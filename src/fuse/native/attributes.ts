@@ -41,13 +41,13 @@ export class ShortInodes {
   }
 }
 
-export function putStat(words: Uint32Array, attr: Attr, inodes: ShortInodes): void {
+export function putStat(words: Uint32Array, attr: Attr, nlink: number, inodes: ShortInodes): void {
   words[0] = attr.mode;
   words[1] = attr.uid;
   words[2] = attr.gid;
   putWide(words, 3, attr.size);
   words[5] = 0;
-  words[6] = attr.nlink;
+  words[6] = nlink;
   words[7] = inodes.of(attr.ino);
   words[8] = attr.rdev;
   words[9] = attr.blksize;

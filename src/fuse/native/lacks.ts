@@ -7,10 +7,10 @@ export const lacks = {
   "times-before-1970": "a time before 1970 is shown as its beginning; setting one works",
   "single-times": "setting one of atime and mtime (touch -a, touch -m) does nothing, and says nothing",
   "byte-names":
-    "a name or symlink target that is not UTF-8, or holds U+FFFD, is not listed and answers EILSEQ",
+    "a name that is not UTF-8, or holds U+FFFD, is not listed; it and a link to such a one answer EILSEQ",
   "caller-ids":
     "new objects belong to the user who runs the mount, not to who makes them; without setuid bits",
-  "posix-acl": "POSIX ACLs cannot be set or read, and the kernel does not check them",
+  "posix-acl": "POSIX ACLs cannot be set; those of the image are told, and not checked",
   "rename-flags": "renameat2 with NOREPLACE, EXCHANGE or WHITEOUT fails",
   tmpfile: "O_TMPFILE fails",
   fallocate: "fallocate and punching holes fail",

@@ -122,6 +122,10 @@ export class PathTable {
     this.aliases.set(path, nodeid);
   }
 
+  isAlias(path: string): boolean {
+    return this.aliases.size > 0 && this.aliases.has(path);
+  }
+
   /** Ends an alias. False when there is none of that path. */
   dropAlias(path: string): boolean {
     const nodeid = this.aliases.get(path);
