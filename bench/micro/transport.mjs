@@ -1,5 +1,6 @@
 // Rates of the FUSE transport over a synthetic read-only tree: node bench/micro/transport.mjs [DIST] [ROUNDS]
 // DIRECTORIES and FILES (in each) shape the tree. Prints the median and range of each. Pin both sides to one core for steadier figures: taskset -c 1 node ...
+// The last lines compare the transports: transports-compared.mjs.
 // `with a suspended request` repeats the first row while the loop polls its eventfd beside the device.
 import { execFileSync, spawn } from "node:child_process";
 import {
@@ -16,6 +17,7 @@ import {
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
+import { compareTransports } from "./transports-compared.mjs";
 
 const here = import.meta.dirname;
 const dist = resolve(process.argv[2] ?? join(here, "../../dist"));
@@ -163,6 +165,7 @@ try {
     }),
   );
   closeSync(fd);
+  await compareTransports({ dist, rounds, folder, directories, files });
 } finally {
   for (const path of mounts.reverse())
     await unmount(path, { lazy: false }).catch((error) => console.error(error.message));
