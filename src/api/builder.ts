@@ -1,5 +1,12 @@
 // imgfs/builder: an image from its source, and the byte-exact tar reader that reads its layers.
 export {
+  buildFlat,
+  type FlatBuildResult,
+  type FlattenOptions,
+  type FlattenResult,
+  flatten,
+} from "../builder/flatten.js";
+export {
   type BlobSummary,
   type BuildEvent,
   type BuildOptions,

@@ -7,6 +7,7 @@ import { Errno } from "../base/errno.js";
 import { Turns } from "../base/turns.js";
 import { copyBytes } from "../imgfs/copy.js";
 import type { Image } from "../imgfs/image.js";
+import { type Child, childrenOf } from "../imgfs/look.js";
 import {
   closeFd,
   mkdirAt,
@@ -30,7 +31,7 @@ import { Descent } from "./descent.js";
 import { Destination, privateMode } from "./destination.js";
 import { at, check, textOf } from "./failure.js";
 import { LinkRoom } from "./link-room.js";
-import { type Child, childrenOf, isDirectory, type Start } from "./walk.js";
+import { isDirectory, type Start } from "./walk.js";
 
 export interface ExtractOptions {
   /** Gives objects the image's owners; otherwise they stay the user's. */

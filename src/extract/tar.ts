@@ -10,6 +10,7 @@ import type { MemberType, TarMember } from "../builder/tar/member.js";
 import { dataPadding, encodeMember, endOfArchive } from "../builder/tar/writer.js";
 import type { Image } from "../imgfs/image.js";
 import { PATH_MAX } from "../imgfs/layout.js";
+import { type Child, childrenOf } from "../imgfs/look.js";
 import { SEEK_DATA, SEEK_HOLE } from "../sys/files.js";
 import { allocatePages } from "../sys/memory.js";
 import {
@@ -24,7 +25,7 @@ import {
   S_IFREG,
 } from "../sys/stat.js";
 import { at, check } from "./failure.js";
-import { type Child, childrenOf, isDirectory, type Start } from "./walk.js";
+import { isDirectory, type Start } from "./walk.js";
 
 const memberTypes: Readonly<Record<number, MemberType>> = {
   [S_IFREG]: "file",

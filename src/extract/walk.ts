@@ -1,7 +1,7 @@
-// Where an extraction begins, and the entries of a directory in the order in which they are written out.
+// Where an extraction begins.
 
 import { fsError } from "../base/errno.js";
-import type { DirectoryEntry, Image } from "../imgfs/image.js";
+import type { Image } from "../imgfs/image.js";
 import { resolvePath } from "../imgfs/resolve.js";
 import { S_IFDIR, S_IFMT } from "../sys/stat.js";
 
@@ -10,11 +10,6 @@ export interface Start {
   readonly row: number;
   /** The object's name; of no meaning for a directory, whose name is that of the destination. */
   readonly name: Buffer;
-}
-
-export interface Child {
-  readonly name: Buffer;
-  readonly row: number;
 }
 
 const slash = 0x2f;
@@ -32,16 +27,4 @@ export function startAt(image: Image, path: Uint8Array): Start {
   const row = resolvePath(image, path, follow);
   if (follow && !isDirectory(image, row)) throw fsError("ENOTDIR");
   return { row, name: Buffer.from(path.subarray(path.lastIndexOf(slash) + 1)) };
-}
-
-/** The entries of a directory in byte order of their names: the same for the same tree. */
-export function childrenOf(image: Image, directory: number): Child[] {
-  const entry: DirectoryEntry = { row: 0, type: 0, bytes: new Uint8Array(0), start: 0, end: 0 };
-  const children: Child[] = [];
-  const count = image.entryCount(directory);
-  for (let i = 0; i < count; i++) {
-    image.entry(directory, i, entry);
-    children.push({ name: Buffer.from(entry.bytes.subarray(entry.start, entry.end)), row: entry.row });
-  }
-  return children.sort((a, b) => Buffer.compare(a.name, b.name));
 }

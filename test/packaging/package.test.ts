@@ -223,24 +223,29 @@ describe("what the package exports", () => {
       const file = script(
         "mount.js",
         `import { readFileSync, writeFileSync } from "node:fs";
-       import { buildImage, Image, MountFailure, mountImage, unmount } from "imgfs";
+       import { buildImage, extractImage, Image, MountFailure, mountImage, unmount } from "imgfs";
+       import { flatten } from "imgfs/builder";
        const [tar, folder, mountpoint, pidFile] = process.argv.slice(2);
        const { layers, index } = await buildImage("tar:" + tar, folder + "/image");
        const image = Image.open(index);
        const inodes = image.inodeCount;
+       await extractImage(image, folder + "/tree", { path: "/etc" });
        image.close();
-       const mounted = await mountImage(folder + "/image", mountpoint, { pidFile });
+       const extracted = readFileSync(folder + "/tree/issue", "utf8");
+       await flatten(index, folder + "/flat.imgfs");
+       const mounted = await mountImage(folder + "/flat.imgfs", mountpoint, { pidFile });
        const text = readFileSync(mountpoint + "/etc/issue", "utf8");
        await mounted.unmount();
        const failure = await unmount(mountpoint).catch((cause) => [cause instanceof MountFailure, cause.message]);
        await mountImage(folder + "/image", mountpoint, { upper: folder + "/upper", pidFile });
        writeFileSync(mountpoint + "/new", "new");
-       console.log(JSON.stringify({ layers: layers.length, inodes, text, failure }));`,
+       console.log(JSON.stringify({ layers: layers.length, inodes, extracted, text, failure }));`,
       );
       const folder = scratchDirectory("program");
       expect(JSON.parse(await node(file, tar, folder, mountpoint, pidFile))).toEqual({
         layers: 1,
         inodes: 4,
+        extracted: "hello from a tarball\n",
         text: "hello from a tarball\n",
         failure: [true, `umount: ${mountpoint}: not an imgfs mount`],
       });
