@@ -14,6 +14,7 @@ const programs = {
   daemon: "daemon/main.ts",
   mount: "cli/mount-main.ts",
   "mount-worker": "daemon/worker.ts",
+  "layer-worker": "builder/layer-worker.ts",
 };
 const programOf = new Map(Object.entries(programs).map(([name, module]) => [module, `${name}.cjs`]));
 
@@ -83,5 +84,5 @@ function bundle(names, plugins) {
   });
 }
 
-await bundle(["imgfs", "daemon", "mount-worker"], [apartTransport, ownPlace]);
+await bundle(["imgfs", "daemon", "mount-worker", "layer-worker"], [apartTransport, ownPlace]);
 await bundle(["mount"], [onlyMount, apartTransport, ownPlace]);

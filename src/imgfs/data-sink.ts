@@ -3,6 +3,7 @@
 // is missing in it, so the stored bytes depend on the raw bytes, the level and the version of the zstd library only.
 import { hash } from "node:crypto";
 import { readSync, writeSync } from "node:fs";
+import { startWriteback } from "../sys/files.js";
 import { type FrameCodec, zstdCodec } from "../zstd/codec.js";
 import { decodeFrame, faultText } from "./frames.js";
 import { Heap } from "./growable.js";
@@ -15,10 +16,14 @@ export interface DataSink {
   rewind(position: number): void;
 }
 
+/** Bytes that are sent on their way to the device at a time, so that the end of a layer has not to wait for all. */
+const WRITEBACK = 8 << 20;
+
 /** Codec none: the bytes as they are, from offset 0 of the file. Throws the system error of a failed write. */
 export class FileSink implements DataSink {
   private readonly fd: number;
   private position = 0;
+  private sent = 0;
 
   constructor(fd: number) {
     this.fd = fd;
@@ -27,10 +32,15 @@ export class FileSink implements DataSink {
   write(bytes: Uint8Array): void {
     writeAll(this.fd, bytes, this.position);
     this.position += bytes.length;
+    if (this.position - this.sent < WRITEBACK) return;
+    // A hint: where it fails, fsync finds out why.
+    startWriteback(this.fd, this.sent, this.position - this.sent);
+    this.sent = this.position;
   }
 
   rewind(position: number): void {
     this.position = position;
+    this.sent = Math.min(this.sent, position);
   }
 }
 

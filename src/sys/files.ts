@@ -97,6 +97,12 @@ const c = {
     "int64_t",
     "int64_t",
   ]),
+  syncFileRange: bind<[number, number, number, number]>("sync_file_range", "int", [
+    "int",
+    "int64_t",
+    "int64_t",
+    "uint32_t",
+  ]),
   lseek: bind<[number, number, number]>("lseek64", "int64_t", ["int", "int64_t", "int"]),
   copyFileRange: bind<[number, number, number, number, number, number]>("copy_file_range", "int64_t", [
     "int",
@@ -291,6 +297,13 @@ export function syncFs(fd: number): number {
 
 export function fallocateFd(fd: number, mode: number, offset: number, length: number): number {
   return c.fallocate(fd, mode, offset, length);
+}
+
+const SYNC_FILE_RANGE_WRITE = 2;
+
+/** Has the kernel begin to write dirty pages of a file to its device, and does not wait for them (sync_file_range(2)). */
+export function startWriteback(fd: number, offset: number, length: number): number {
+  return c.syncFileRange(fd, offset, length, SYNC_FILE_RANGE_WRITE);
 }
 
 /** lseek(2) with SEEK_DATA or SEEK_HOLE: the position found, or -ENXIO past the last data. */
