@@ -64,6 +64,7 @@ const valuesByName: Readonly<Record<string, readonly Value[]>> = {
   source: [{ kind: "source", words: sourceForms.split(", ").map((form) => form.replace(/:.*/, ":")) }],
   // An image, then more blobs or the mountpoint.
   "mount paths": [path, { kind: "place" }],
+  "flatten dest": [path],
   // The destination, then a path inside the image.
   "extract paths": [directory, text],
 };
