@@ -4,27 +4,28 @@
 import { workerData } from "node:worker_threads";
 import { Errno } from "../base/errno.js";
 import { signalEventFd } from "../sys/poll.js";
-import { type HelperData, runJob, type Task, type TaskDone } from "./job.js";
+import { type HelperData, runAnyJob, type Task, type TaskDone } from "./job.js";
 import { createNotifier } from "./notify.js";
-import type { Job, Status } from "./operations.js";
+import type { Job, JobResult, RunTask } from "./operations.js";
 
-const { fd, wakeFd, port, running } = workerData as HelperData;
+const { fd, wakeFd, port, running, module } = workerData as HelperData;
 const notifier = createNotifier(fd);
+const own = module === undefined ? undefined : ((await import(module)) as { readonly runTask: RunTask });
 
-function attempt(job: Job): Status {
+function attempt(job: Job): JobResult {
   try {
-    return runJob(job);
+    return runAnyJob(job, own?.runTask);
   } catch {
-    return -Errno.EIO;
+    return { status: -Errno.EIO };
   }
 }
 
 port.on("message", (task: Task) => {
   switch (task.kind) {
     case "job": {
-      const status = attempt(task.job);
-      if (task.unique !== 0) notifier.reply(task.unique, status);
-      port.postMessage({ id: task.id, status } satisfies TaskDone);
+      const result = attempt(task.job);
+      if (task.unique !== 0) notifier.reply(task.unique, result.status);
+      port.postMessage({ id: task.id, ...result } satisfies TaskDone);
       if (task.unique === 0) signalEventFd(wakeFd);
       break;
     }

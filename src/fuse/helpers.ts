@@ -2,18 +2,36 @@
 // ports, results are taken with receiveMessageOnPort. Threads start when there is work for them and none is free.
 // A thread that cannot be started is no failure of a task: its owner then does the work itself. The owner would never
 // hear a thread's error event, so it waits, once for each thread, until the thread has said that it runs.
-import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from "node:worker_threads";
+import {
+  MessageChannel,
+  type MessagePort,
+  type ResourceLimits,
+  receiveMessageOnPort,
+  Worker,
+} from "node:worker_threads";
 import type { Logger } from "../base/log.js";
 import type { HelperData, Task, TaskDone } from "./job.js";
 
 /** Starting takes some tens of milliseconds; beyond this many something is wrong with the thread. */
 const START_LIMIT = 5_000;
 
+/** Tasks allocate little; a large young generation would only fill with what is dead. */
+const resourceLimits: ResourceLimits = { maxYoungGenerationSizeMb: 2 };
+
 interface Helper {
   readonly worker: Worker;
   readonly port: MessagePort;
+  /** 1 once the thread takes tasks. */
+  readonly ready: Int32Array<SharedArrayBuffer>;
   /** Jobs given and not yet taken back. */
   running: number;
+}
+
+export interface PoolOptions {
+  /** The module that does the filesystem's own jobs. */
+  readonly module?: string | undefined;
+  /** For an owner that lives in its event loop: it is given every result there, and {@link HelperPool.take} nothing. */
+  readonly hear?: (result: TaskDone) => void;
 }
 
 export class HelperPool {
@@ -22,18 +40,15 @@ export class HelperPool {
   private readonly fd: number;
   private readonly wakeFd: number;
   private readonly log: Logger;
-  private readonly hear: ((result: TaskDone) => void) | undefined;
+  private readonly more: PoolOptions;
 
-  /**
-   * Helpers answer requests on `fd` and signal `wakeFd`. With `hear` the owner lives in its event loop: it is given
-   * every result there, and {@link take} nothing.
-   */
-  constructor(limit: number, fd: number, wakeFd: number, log: Logger, hear?: (result: TaskDone) => void) {
+  /** Helpers answer requests on `fd` and signal `wakeFd`. */
+  constructor(limit: number, fd: number, wakeFd: number, log: Logger, more: PoolOptions = {}) {
     this.limit = limit;
     this.fd = fd;
     this.wakeFd = wakeFd;
     this.log = log;
-    this.hear = hear;
+    this.more = more;
   }
 
   /** Jobs given and not yet taken back. */
@@ -43,7 +58,18 @@ export class HelperPool {
 
   /** Gives a task to the least busy thread. False when there is no thread and none can be started. */
   post(task: Task): boolean {
-    const helper = this.choose();
+    return this.give(this.choose(), task);
+  }
+
+  /** The same without waiting for a thread to start: one that is needed is there for later tasks. */
+  postNow(task: Task): boolean {
+    const ready = this.helpers.filter((helper) => Atomics.load(helper.ready, 0) === 1);
+    const idle = ready.find((helper) => helper.running === 0);
+    if (idle === undefined && ready.length === this.helpers.length && ready.length < this.limit) this.start();
+    return this.give(idle ?? leastBusy(ready), task);
+  }
+
+  private give(helper: Helper | undefined, task: Task): boolean {
     if (helper === undefined) return false;
     if (task.kind === "job") helper.running++;
     helper.port.postMessage(task);
@@ -83,37 +109,51 @@ export class HelperPool {
     if (idle !== undefined) return idle;
     if (this.helpers.length < this.limit) {
       const started = this.start();
-      if (started !== undefined) return started;
+      if (started !== undefined && this.waitFor(started)) return started;
     }
-    return [...this.helpers].sort((a, b) => a.running - b.running)[0];
+    return leastBusy(this.helpers);
+  }
+
+  private waitFor(helper: Helper): boolean {
+    if (Atomics.wait(helper.ready, 0, 0, START_LIMIT) !== "timed-out") return true;
+    void helper.worker.terminate();
+    this.helpers.splice(this.helpers.indexOf(helper), 1);
+    this.failedToStart(new Error(`not running after ${START_LIMIT} ms`));
+    return false;
+  }
+
+  private failedToStart(error: unknown): void {
+    this.limit = this.helpers.length;
+    this.log.error("cannot start a helper thread; its work will hold up other requests", { error });
   }
 
   private start(): Helper | undefined {
     const { port1, port2 } = new MessageChannel();
-    const running = new Int32Array(new SharedArrayBuffer(4));
-    const data: HelperData = { fd: this.fd, wakeFd: this.wakeFd, port: port2, running };
+    const ready = new Int32Array(new SharedArrayBuffer(4));
+    const { fd, wakeFd, more } = this;
+    const data: HelperData = { fd, wakeFd, port: port2, running: ready, module: more.module };
     try {
       const worker = new Worker(new URL("./helper.js", import.meta.url), {
         workerData: data,
         transferList: [port2],
         execArgv: [],
+        resourceLimits,
       });
       // Heard only once the owner is back in its event loop; unheard it would end the owner.
       worker.on("error", (error) => this.log.error("a helper thread failed", { error }));
-      if (Atomics.wait(running, 0, 0, START_LIMIT) === "timed-out") {
-        void worker.terminate();
-        throw new Error(`not running after ${START_LIMIT} ms`);
-      }
-      const helper: Helper = { worker, port: port1, running: 0 };
-      if (this.hear !== undefined) this.listen(helper, this.hear);
+      const helper: Helper = { worker, port: port1, ready, running: 0 };
+      if (this.more.hear !== undefined) this.listen(helper, this.more.hear);
       port1.unref();
       this.helpers.push(helper);
       return helper;
     } catch (error) {
       port1.close();
-      this.limit = this.helpers.length;
-      this.log.error("cannot start a helper thread; its work will hold up other requests", { error });
+      this.failedToStart(error);
       return undefined;
     }
   }
+}
+
+function leastBusy(helpers: readonly Helper[]): Helper | undefined {
+  return [...helpers].sort((a, b) => a.running - b.running)[0];
 }

@@ -3,7 +3,7 @@ import type { MessagePort } from "node:worker_threads";
 import { Errno } from "../base/errno.js";
 import { copyRange, fallocateFd, fdatasyncFd, fsyncFd, pread, pwrite, syncFs } from "../sys/files.js";
 import { allocatePages, type Region } from "../sys/memory.js";
-import type { Job, Status } from "./operations.js";
+import type { Job, JobResult, RunTask, Status } from "./operations.js";
 
 /** Session to helper. */
 export type Task =
@@ -19,9 +19,8 @@ export type Task =
   | { readonly kind: "stop" };
 
 /** Helper to session. */
-export interface TaskDone {
+export interface TaskDone extends JobResult {
   readonly id: number;
-  readonly status: Status;
 }
 
 /** What a helper thread is started with. */
@@ -34,14 +33,24 @@ export interface HelperData {
   readonly port: MessagePort;
   /** One word, 0 until the thread is ready for tasks. */
   readonly running: Int32Array<SharedArrayBuffer>;
+  /** The module for the filesystem's own jobs. */
+  readonly module: string | undefined;
 }
 
 const COPY_CHUNK = 1 << 20;
 let copyBuffer: Region | undefined;
 
-/** Runs a job to its end in the calling thread. 0 or a negative errno. */
+/** Runs a job to its end in the calling thread, one of the filesystem's own by `runTask`. */
+export function runAnyJob(job: Job, runTask: RunTask | undefined): JobResult {
+  if (job.kind !== "own") return { status: runJob(job) };
+  return runTask === undefined ? { status: -Errno.ENOSYS } : runTask(job.task);
+}
+
+/** Runs a job of system calls to its end in the calling thread. 0 or a negative errno. */
 export function runJob(job: Job): Status {
   switch (job.kind) {
+    case "own":
+      return -Errno.ENOSYS;
     case "fsync":
       return retry(() => (job.dataOnly ? fdatasyncFd(job.fd) : fsyncFd(job.fd)));
     case "syncfs":

@@ -162,7 +162,7 @@ export interface ConnectionInfo {
   readonly maxWrite: number;
 }
 
-/** A blocking system call for a helper thread. Descriptors must stay open until it has ended. */
+/** What may block or take long, for a helper thread. Descriptors must stay open until it has ended. */
 export type Job =
   | { readonly kind: "fsync"; readonly fd: number; readonly dataOnly: boolean }
   | { readonly kind: "syncfs"; readonly fd: number }
@@ -180,7 +180,19 @@ export type Job =
       readonly to: number;
       readonly ranges: readonly number[];
       readonly sync: boolean;
-    };
+    }
+  /** The filesystem's own: plain data for the module it names, see {@link FileSystem.helperModule}. */
+  | { readonly kind: "own"; readonly task: unknown };
+
+/** How a job ended. */
+export interface JobResult {
+  readonly status: Status;
+  /** What is wrong with what, for the log; only of jobs of the filesystem's own. */
+  readonly problem?: string;
+}
+
+/** What {@link FileSystem.helperModule} exports as `runTask`: does a task in the thread that calls it; never throws. */
+export type RunTask = (task: unknown) => JobResult;
 
 /** What a transport offers to its filesystem. */
 export interface Services {
@@ -194,9 +206,17 @@ export interface Services {
    * from its start, and with it every request suspended on the same key meanwhile, in their order.
    * The operation returns what this returns.
    */
-  suspend(q: Request, key: number, job: Job, done: (status: Status) => void): Status;
+  suspend(q: Request, key: number, job: Job, done: (status: Status, problem?: string) => void): Status;
+  /**
+   * Begins a job that holds `key`, which no other does, before any request waits for it: those that want to call
+   * {@link suspendBehind}. A `long` one does not keep short ones waiting. False when it is better done by the caller:
+   * no helper thread runs yet, or transports have none.
+   */
+  begin?(key: number, job: Job, long: boolean, done: (result: JobResult) => void): boolean;
   /** Suspends the current request behind the job that holds `key`; undefined when none does. */
   suspendBehind(q: Request, key: number): Status | undefined;
+  /** True when no other request waits to be served, so that a moment of work holds up nobody. */
+  idle?(): boolean;
   /** True once the kernel has sent an interrupt for this request. */
   interrupted(unique: number): boolean;
   /** Drops what the kernel caches of an inode: attributes, and pages from `offset` (length 0 to the end; offset -1 none). */
@@ -223,6 +243,8 @@ export interface Features {
  */
 export interface FileSystem {
   readonly features?: Features;
+  /** URL of a module that does the filesystem's own jobs in helper threads: it exports {@link RunTask}. */
+  readonly helperModule?: string | undefined;
   init?(info: ConnectionInfo, services: Services): void;
   /** The connection has ended; release everything. Called once, also after an error. */
   destroy?(): void;

@@ -5,17 +5,27 @@
 // The loop learns of completions through an eventfd. It polls that beside the device only while a suspended request
 // exists, so all other traffic pays nothing, and nothing is lost: the eventfd stays readable until it is cleared, and it
 // is cleared before the results are taken.
+import { availableParallelism } from "node:os";
 import { Errno } from "../base/errno.js";
 import type { Logger } from "../base/log.js";
 import { closeFd } from "../sys/files.js";
-import { clearEventFd, createEventFd, signalEventFd } from "../sys/poll.js";
+import { clearEventFd, createEventFd, createPoll, type Poll, signalEventFd } from "../sys/poll.js";
 import { HelperPool } from "./helpers.js";
-import { runJob, type TaskDone } from "./job.js";
+import { runAnyJob, type TaskDone } from "./job.js";
 import { createNotifier, type Notifier } from "./notify.js";
-import { type Job, type Request, type Services, type Status, SUSPENDED } from "./operations.js";
+import {
+  type Job,
+  type JobResult,
+  type Request,
+  type Services,
+  type Status,
+  SUSPENDED,
+} from "./operations.js";
 import type { Exchange } from "./wire.js";
 
 const JOB_THREADS = 4;
+/** For jobs that take about as long as a read; the thread that serves requests keeps a core busy itself. */
+const SHORT_JOB_THREADS = Math.max(1, Math.min(4, availableParallelism() - 1));
 /** How long the end of a session waits for work under way, in milliseconds. */
 const DRAIN_LIMIT = 30_000;
 /** Longest name of an invalidation (FUSE_NAME_MAX before Linux 6.13). */
@@ -29,7 +39,7 @@ interface Saved {
 /** One job that holds a key, and the requests to serve again after it, the one that started it first. */
 interface Held {
   readonly key: number;
-  readonly done: (status: Status) => void;
+  readonly done: (result: JobResult) => void;
   readonly waiting: Saved[];
 }
 
@@ -39,9 +49,12 @@ export class DeferredServices implements Services {
   private readonly x: Exchange;
   private readonly log: Logger;
   private readonly jobs: HelperPool;
+  /** Apart from the jobs, which may take seconds. */
+  private readonly shortJobs: HelperPool;
   /** Apart from the jobs: an invalidation may wait for a request that waits for a job. */
   private readonly notifications: HelperPool;
   private readonly notifier: Notifier;
+  private readonly requests: Poll;
   private readonly byKey = new Map<number, Held>();
   private readonly byId = new Map<number, Held>();
   /** Requests that a helper will answer, by job. */
@@ -54,15 +67,19 @@ export class DeferredServices implements Services {
   private kept = false;
   private nextId = 1;
 
-  constructor(x: Exchange, fd: number, log: Logger) {
+  /** `helperModule` is that of the filesystem. */
+  constructor(x: Exchange, fd: number, log: Logger, helperModule?: string) {
     this.x = x;
     this.log = log;
-    this.jobs = new HelperPool(JOB_THREADS, fd, this.wakeFd, log);
+    const own = { module: helperModule };
+    this.jobs = new HelperPool(JOB_THREADS, fd, this.wakeFd, log, own);
+    this.shortJobs = new HelperPool(SHORT_JOB_THREADS, fd, this.wakeFd, log, own);
     this.notifications = new HelperPool(1, fd, this.wakeFd, log);
     this.notifier = createNotifier(fd);
+    this.requests = createPoll([fd]);
   }
 
-  /** Whether a suspended request waits, so that the loop must poll {@link wakeFd}. */
+  /** Whether there is work that holds a key, so that the loop must poll {@link wakeFd}. */
   get waiting(): boolean {
     return this.byKey.size > 0;
   }
@@ -70,29 +87,47 @@ export class DeferredServices implements Services {
   offload(q: Request, job: Job): Status {
     this.take();
     const id = this.nextId++;
-    if (!this.jobs.post({ kind: "job", id, job, unique: q.unique })) return runJob(job);
+    if (!this.jobs.post({ kind: "job", id, job, unique: q.unique })) return runAnyJob(job, undefined).status;
     this.offloaded.set(id, q.unique);
     this.keepOpen(q);
     return SUSPENDED;
   }
 
-  suspend(q: Request, key: number, job: Job, done: (status: Status) => void): Status {
+  suspend(q: Request, key: number, job: Job, done: (status: Status, problem?: string) => void): Status {
     const holder = this.byKey.get(key);
     if (holder !== undefined) return this.enqueue(q, holder);
     const id = this.nextId++;
-    const held: Held = { key, done, waiting: [] };
-    this.byKey.set(key, held);
-    this.byId.set(id, held);
+    const held = this.hold(id, key, ({ status, problem }) => done(status, problem));
     if (!this.jobs.post({ kind: "job", id, job, unique: 0 })) {
-      this.ended.push({ id, status: runJob(job) });
+      this.ended.push({ id, ...runAnyJob(job, undefined) });
       signalEventFd(this.wakeFd);
     }
     return this.enqueue(q, held);
   }
 
+  begin(key: number, job: Job, long: boolean, done: (result: JobResult) => void): boolean {
+    if (this.byKey.has(key)) throw new Error(`key ${key} is held`);
+    const id = this.nextId++;
+    const task = { kind: "job", id, job, unique: 0 } as const;
+    if (!(long ? this.jobs.post(task) : this.shortJobs.postNow(task))) return false;
+    this.hold(id, key, done);
+    return true;
+  }
+
+  private hold(id: number, key: number, done: (result: JobResult) => void): Held {
+    const held: Held = { key, done, waiting: [] };
+    this.byKey.set(key, held);
+    this.byId.set(id, held);
+    return held;
+  }
+
   suspendBehind(q: Request, key: number): Status | undefined {
     const held = this.byKey.get(key);
     return held === undefined ? undefined : this.enqueue(q, held);
+  }
+
+  idle(): boolean {
+    return this.requests.wait(0) <= 0;
   }
 
   interrupted(unique: number): boolean {
@@ -130,14 +165,14 @@ export class DeferredServices implements Services {
   close(): void {
     const pause = new Int32Array(new SharedArrayBuffer(4));
     const deadline = performance.now() + DRAIN_LIMIT;
-    for (this.take(); this.jobs.running > 0 && performance.now() < deadline; this.take()) {
+    const running = (): number => this.jobs.running + this.shortJobs.running;
+    for (this.take(); running() > 0 && performance.now() < deadline; this.take()) {
       Atomics.wait(pause, 0, 0, 2);
     }
     for (const result of this.ended) this.finish(result);
-    this.jobs.stop();
-    this.notifications.stop();
-    if (this.jobs.running > 0)
-      this.log.error("gave up waiting for work under way", { jobs: this.jobs.running });
+    const left = running();
+    for (const pool of [this.jobs, this.shortJobs, this.notifications]) pool.stop();
+    if (left > 0) this.log.error("gave up waiting for work under way", { jobs: left });
     else closeFd(this.wakeFd);
   }
 
@@ -153,23 +188,25 @@ export class DeferredServices implements Services {
   }
 
   private take(): void {
-    this.jobs.take((result) => {
+    const taken = (result: TaskDone): void => {
       const unique = this.offloaded.get(result.id);
       if (unique === undefined) this.ended.push(result);
       else {
         this.offloaded.delete(result.id);
         this.open.delete(unique);
       }
-    });
+    };
+    this.jobs.take(taken);
+    this.shortJobs.take(taken);
   }
 
-  private finish({ id, status }: TaskDone): Held | undefined {
-    const held = this.byId.get(id);
+  private finish(result: TaskDone): Held | undefined {
+    const held = this.byId.get(result.id);
     if (held === undefined) return undefined;
-    this.byId.delete(id);
+    this.byId.delete(result.id);
     this.byKey.delete(held.key);
     try {
-      held.done(status);
+      held.done(result);
     } catch (error) {
       this.log.error("unexpected error after a job", { error });
     }

@@ -62,7 +62,7 @@ class Session {
     this.fd = options.channel.fd;
     this.counters = new Counters(options.counters);
     this.dispatcher = new Dispatcher(this.x, options.fileSystem, this.counters, options.log);
-    this.services = new DeferredServices(this.x, this.fd, options.log);
+    this.services = new DeferredServices(this.x, this.fd, options.log, options.fileSystem.helperModule);
   }
 
   run(): SessionEnd {

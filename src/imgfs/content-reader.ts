@@ -9,13 +9,14 @@ import { type Codec, noCodec, parseCodec } from "./codec.js";
 import { Corrupt } from "./errors.js";
 import { blobFile } from "./folder.js";
 import type { FrameCache } from "./frame-cache.js";
-import { FrameReader, type StartWork } from "./frame-reader.js";
+import { FrameReader } from "./frame-reader.js";
 import { FrameTable } from "./frames.js";
 import { type ImageHeader, parseHeader } from "./header.js";
 import * as L from "./layout.js";
 import { Metadata, type Table } from "./metadata.js";
 import { pack, packable, unpack } from "./pack.js";
 import { type BlobSource, fileSource } from "./source.js";
+import type { Elsewhere } from "./work.js";
 
 /** A blob as the index that refers to it knows it. */
 export interface BlobInfo {
@@ -322,7 +323,7 @@ export class ContentReader {
   }
 
   /** See Image.prepare. */
-  prepare(content: number, size: number, offset: number, length: number, start: StartWork): number {
+  prepare(content: number, size: number, offset: number, length: number, elsewhere: Elsewhere): number {
     const range = this.scratch;
     let key = 0;
     let run = this.runAt(content, offset);
@@ -333,7 +334,7 @@ export class ContentReader {
       const count = Math.min(length - done, range.length - skip);
       if (range.rawOffset !== undefined) {
         const { frames } = this.stored(content, range).blob;
-        if (frames !== undefined) key = frames.prepare(range.rawOffset + skip, count, start) || key;
+        if (frames !== undefined) key = frames.prepare(range.rawOffset + skip, count, elsewhere) || key;
       }
       done += count;
     }

@@ -1,20 +1,25 @@
 // Reads the raw address space of one compressed blob through the cache of decoded frames, and says which frames a read
 // will miss so that other threads can decode them first.
-// Invariants: a frame found damaged stays so, with one and the same Corrupt; what the cache cannot take is decoded all
-// the same, so a read always comes to its end.
+// Invariants: a frame found damaged stays so, with one and the same Corrupt; a frame that could not be decoded elsewhere
+// is decoded by the next reader, who meets what is wrong; what the cache cannot take is decoded all the same. So a read
+// always comes to its end.
 import { Corrupt } from "./errors.js";
 import type { FrameCache, SlotOwner } from "./frame-cache.js";
 import { decodeFrame, type FramePlace, type FrameTable, faultText } from "./frames.js";
 import { FRAME } from "./layout.js";
 import type { BlobSource } from "./source.js";
-import type { TaskResult, Work } from "./work.js";
+import type { Elsewhere, FramesTask, FrameToDecode, TaskResult } from "./work.js";
 
 const NONE = -1;
-/** Frames decoded ahead of a reader that goes through the blob in order. */
-const AHEAD = 2;
+/** Frames decoded ahead of a reader that goes through the blob in order, when the second of them is not at hand. */
+const AHEAD = 3;
+/** Frames decoded elsewhere at one go: handing work over costs about half as much as decoding a frame. */
+const BATCH = 2;
 
-/** Starts work in another thread; false when it cannot be. */
-export type StartWork = (work: Work) => boolean;
+/** As many frames as a read of a frame's size can miss are decoded at once by a thread that has nothing else to do. */
+const AT_ONCE = 2;
+/** Places in the blob at which readers were last, to tell those that go on in order. */
+const READERS = 4;
 
 export class FrameReader implements SlotOwner {
   private readonly table: FrameTable;
@@ -22,18 +27,22 @@ export class FrameReader implements SlotOwner {
   private readonly cache: FrameCache;
   /** By frame. */
   private readonly slots: Int32Array;
-  private readonly filling: Uint8Array;
+  /** By frame, the key of the work that fills its slot; 0 for a slot that is filled. */
+  private readonly filling: Int32Array;
   private readonly damaged = new Map<number, Corrupt>();
+  /** Could not be decoded elsewhere. */
+  private readonly failed = new Set<number>();
   private readonly firstKey: number;
   private readonly scratchPlace: FramePlace = { offset: 0, stored: 0, raw: 0 };
   private scratch: Uint8Array | undefined;
+  private readonly readers = new Int32Array(READERS).fill(-2);
 
   constructor(table: FrameTable, source: BlobSource, cache: FrameCache) {
     this.table = table;
     this.source = source;
     this.cache = cache;
     this.slots = new Int32Array(table.count).fill(NONE);
-    this.filling = new Uint8Array(table.count);
+    this.filling = new Int32Array(table.count);
     this.firstKey = cache.keysFor(table.count);
   }
 
@@ -52,22 +61,45 @@ export class FrameReader implements SlotOwner {
   }
 
   /**
-   * Has the frames of a stretch decoded elsewhere that are not at hand, and those after it when the one before is. The
-   * key of work to wait for, or 0 when nothing is to be waited for.
+   * Has the frames of a stretch decoded elsewhere that are not at hand, unless that is done sooner here, and a few
+   * after it for a reader that goes on in order. The key of work to wait for, or 0 when nothing is to be waited for.
    */
-  prepare(rawOffset: number, length: number, start: StartWork): number {
+  prepare(rawOffset: number, length: number, elsewhere: Elsewhere): number {
     const first = Math.floor(rawOffset / FRAME);
     const last = Math.floor((rawOffset + length - 1) / FRAME);
     let key = 0;
-    for (let frame = first; frame <= last; frame++) key = this.begin(frame, start) || key;
-    if (first > 0 && this.slots[first - 1] !== NONE) this.beginAhead(last + 1, start);
+    let missing = 0;
+    for (let frame = first; frame <= last; frame++) {
+      if (this.slots[frame] === NONE) missing++;
+      else key = this.filling[frame] || key;
+    }
+    if (missing > AT_ONCE || (missing > 0 && !elsewhere.idle())) {
+      key = this.begin(first, last + 1, elsewhere) || key;
+    }
+    if (this.goesOn(first, last)) this.beginAhead(last + 1, elsewhere);
     return key;
   }
 
-  private beginAhead(first: number, start: StartWork): void {
+  /** Whether one of the last reads ended where this one begins, or in the frame before; notes where this one ends. */
+  private goesOn(first: number, last: number): boolean {
+    const { readers } = this;
+    let found = -1;
+    for (let i = 0; i < READERS && found < 0; i++) {
+      const frame = readers[i] as number;
+      if (frame === first || frame + 1 === first) found = i;
+    }
+    const goesOn = found >= 0 && readers[found] !== last;
+    // The one that was longest ago gives way.
+    for (let i = found < 0 ? READERS - 1 : found; i > 0; i--) readers[i] = readers[i - 1] as number;
+    readers[0] = last;
+    return goesOn;
+  }
+
+  private beginAhead(first: number, elsewhere: Elsewhere): void {
     const end = Math.min(first + AHEAD, this.table.count);
+    if (first + 1 < end && this.slots[first + 1] !== NONE) return;
     try {
-      for (let frame = first; frame < end; frame++) this.begin(frame, start);
+      this.begin(first, end, elsewhere);
     } catch {
       // Nobody has asked for this frame: whoever does will meet its damage.
     }
@@ -91,50 +123,62 @@ export class FrameReader implements SlotOwner {
     return this.table.count;
   }
 
-  private keyOf(frame: number): number {
-    return -2 - 2 * (this.firstKey + frame);
-  }
-
-  /** The key of the frame's work when it is under way afterwards, 0 otherwise. */
-  private begin(frame: number, start: StartWork): number {
-    if (this.slots[frame] !== NONE) return this.filling[frame] === 1 ? this.keyOf(frame) : 0;
-    if (this.damaged.has(frame) || this.source.fd < 0) return 0;
-    const { offset, stored, raw } = this.place(frame);
-    if (stored === 0) return 0;
-    const slot = this.cache.reserve(this, frame);
-    if (slot < 0) return 0;
-    const key = this.keyOf(frame);
-    const begun = start({
-      key,
-      task: {
-        kind: "frame",
-        fd: this.source.fd,
-        place: { offset, stored, raw },
-        digest: Buffer.from(this.table.digest(frame)).toString("latin1"),
-        address: this.cache.address(slot),
-      },
-      long: false,
-      done: (result) => this.finished(frame, slot, result),
-    });
-    if (!begun) {
-      this.cache.giveBack(slot);
-      return 0;
+  /** Begins work on those of frames [first, end) that need it. The key of the last, 0 when there was none. */
+  private begin(first: number, end: number, elsewhere: Elsewhere): number {
+    let key = 0;
+    let batch: number[] = [];
+    for (let frame = first; frame < end; frame++) {
+      if (this.isForElsewhere(frame)) batch.push(frame);
+      if (batch.length < BATCH && (batch.length === 0 || frame + 1 < end)) continue;
+      key = this.beginBatch(batch, elsewhere) || key;
+      batch = [];
     }
-    this.slots[frame] = slot;
-    this.filling[frame] = 1;
     return key;
   }
 
-  private finished(frame: number, slot: number, { status }: TaskResult): void {
-    this.filling[frame] = 0;
-    if (status === 0) {
-      this.cache.publish(slot);
-      return;
+  private isForElsewhere(frame: number): boolean {
+    if (this.slots[frame] !== NONE || this.damaged.has(frame) || this.failed.has(frame)) return false;
+    return this.source.fd >= 0 && this.place(frame).stored > 0;
+  }
+
+  private beginBatch(batch: readonly number[], elsewhere: Elsewhere): number {
+    const frames: FrameToDecode[] = [];
+    const slots: number[] = [];
+    for (const frame of batch) {
+      const digest = Buffer.from(this.table.digest(frame)).toString("latin1");
+      const place = { ...this.place(frame) };
+      const slot = this.cache.reserve(this, frame);
+      if (slot < 0) break;
+      slots.push(slot);
+      frames.push({ place, digest, address: this.cache.address(slot) });
     }
-    this.slots[frame] = NONE;
-    this.cache.giveBack(slot);
-    // Other failures may pass: whoever wants the frame tries again, and meets the error itself.
-    if (faultText(status) !== undefined) this.damaged.set(frame, this.damage(frame, status));
+    if (slots.length === 0) return 0;
+    const key = -2 - 2 * (this.firstKey + (batch[0] as number));
+    const task: FramesTask = { kind: "frames", fd: this.source.fd, frames };
+    const done = (result: TaskResult): void => this.finished(batch, slots, result);
+    if (!elsewhere.begin({ key, task, long: false, done })) {
+      for (const slot of slots) this.cache.giveBack(slot);
+      return 0;
+    }
+    slots.forEach((slot, i) => {
+      this.slots[batch[i] as number] = slot;
+      this.filling[batch[i] as number] = key;
+    });
+    return key;
+  }
+
+  private finished(batch: readonly number[], slots: readonly number[], { status }: TaskResult): void {
+    slots.forEach((slot, i) => {
+      const frame = batch[i] as number;
+      this.filling[frame] = 0;
+      if (status === 0) {
+        this.cache.publish(slot);
+        return;
+      }
+      this.slots[frame] = NONE;
+      this.failed.add(frame);
+      this.cache.giveBack(slot);
+    });
   }
 
   /** The frame's bytes; undefined for one of zeros. */
@@ -174,13 +218,10 @@ export class FrameReader implements SlotOwner {
       this.table.digest(frame),
       into,
     );
+    this.failed.delete(frame);
     if (status === 0) return;
-    const damage = this.damage(frame, status);
+    const damage = new Corrupt(this.table.file, "data", `frame ${frame}`, faultText(status) ?? "");
     this.damaged.set(frame, damage);
     throw damage;
-  }
-
-  private damage(frame: number, status: number): Corrupt {
-    return new Corrupt(this.table.file, "data", `frame ${frame}`, faultText(status) as string);
   }
 }

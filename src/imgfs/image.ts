@@ -19,14 +19,13 @@ import {
 import { copyTask } from "./copy-task.js";
 import { Corrupt } from "./errors.js";
 import { FrameCache } from "./frame-cache.js";
-import type { StartWork } from "./frame-reader.js";
 import * as L from "./layout.js";
 import { mergeLayers } from "./merge.js";
 import { Metadata } from "./metadata.js";
 import { type BlobSource, fileSource } from "./source.js";
 import { TreeReader } from "./tree-reader.js";
 import { Verifier } from "./verifier.js";
-import type { CopyTask } from "./work.js";
+import type { CopyTask, Elsewhere } from "./work.js";
 
 export type { BlobInfo } from "./content-reader.js";
 export type { DirectoryEntry } from "./tree-reader.js";
@@ -230,20 +229,25 @@ export class Image extends TreeReader {
     return this.verifier !== undefined || this.codec.name !== "none" || this.blobs.some(isCompressed);
   }
 
+  /** URL of the module whose runTask does in other threads what {@link prepare} and {@link copyTask} give. */
+  get helperModule(): string | undefined {
+    return this.prepares ? new URL("./work.js", import.meta.url).href : undefined;
+  }
+
   /**
-   * Has done elsewhere what reading these bytes would take long for, by `start`. The key of work that a read should
-   * wait for, or 0 when it can go ahead: then, or if `start` refused, it does itself what is left. With length 0 only
+   * Begins elsewhere what reading these bytes would take long for. The key of work that a read should wait for, or 0
+   * when it can go ahead: it does itself what is left. With length 0 only
    * what copying the data by {@link dataRanges} needs. Throws Corrupt.
    */
-  prepare(row: number, offset: number, length: number, start: StartWork): number {
+  prepare(row: number, offset: number, length: number, elsewhere: Elsewhere): number {
     if ((this.mode(row) & S_IFMT) !== S_IFREG) return 0;
     const content = this.content(row);
     if (content < 0) return 0;
     const size = this.size(row);
-    const verifying = this.verifier?.prepare(content, size, start) ?? 0;
+    const verifying = this.verifier?.prepare(content, size, elsewhere) ?? 0;
     if (verifying !== 0) return verifying;
     const count = Math.min(length, size - offset);
-    return count <= 0 ? 0 : this.contents.prepare(content, size, offset, count, start);
+    return count <= 0 ? 0 : this.contents.prepare(content, size, offset, count, elsewhere);
   }
 
   /**

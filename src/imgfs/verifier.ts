@@ -4,9 +4,7 @@
 import { type HashedRun, hashContent } from "./content-hash.js";
 import { type Blob, type ContentRange, type ContentReader, readRaw } from "./content-reader.js";
 import { Corrupt } from "./errors.js";
-import type { StartWork } from "./frame-reader.js";
-import { faultText } from "./frames.js";
-import { RUN, type TaskResult, type VerifyTask } from "./work.js";
+import { type Elsewhere, RUN, type TaskResult, type VerifyTask } from "./work.js";
 
 /** Up to here hashing takes no longer than handing the work over. */
 const AT_ONCE = 128 << 10;
@@ -21,6 +19,8 @@ export class Verifier {
   private readonly sound: Uint8Array;
   private readonly damaged = new Map<number, Corrupt>();
   private readonly underWay = new Set<number>();
+  /** Could not be checked elsewhere: the next reader does it, and meets what is wrong. */
+  private readonly failed = new Set<number>();
 
   constructor(reader: ContentReader) {
     this.reader = reader;
@@ -33,6 +33,7 @@ export class Verifier {
     const known = this.damaged.get(content);
     if (known !== undefined) throw known;
     const runs = this.runsOf(content, size);
+    this.failed.delete(content);
     if (runs.some(({ blob }) => blob !== undefined && blob.frames === undefined)) {
       let found: Uint8Array;
       try {
@@ -49,8 +50,9 @@ export class Verifier {
   }
 
   /** Has a larger content checked elsewhere. The key of that work when it is under way, otherwise 0. */
-  prepare(content: number, size: number, start: StartWork): number {
-    if (this.sound[content] === 1 || size <= AT_ONCE || this.damaged.has(content)) return 0;
+  prepare(content: number, size: number, elsewhere: Elsewhere): number {
+    if (this.sound[content] === 1 || size <= AT_ONCE) return 0;
+    if (this.damaged.has(content) || this.failed.has(content)) return 0;
     const key = -3 - 2 * content;
     if (this.underWay.has(content)) return key;
     const runs = this.runsOf(content, size);
@@ -61,12 +63,10 @@ export class Verifier {
     const done = (result: TaskResult): void => {
       this.underWay.delete(content);
       if (result.status === 0) this.sound[content] = 1;
-      // Other failures may pass: whoever reads tries again, and meets the error itself.
-      else if (faultText(result.status) !== undefined) {
-        this.remember(content, runs, result.problem ?? "");
-      }
+      else if (result.problem !== undefined) this.remember(content, runs, result.problem);
+      else this.failed.add(content);
     };
-    if (!start({ key, task, long: size >= LONG, done })) return 0;
+    if (!elsewhere.begin({ key, task, long: size >= LONG, done })) return 0;
     this.underWay.add(content);
     return key;
   }

@@ -7,10 +7,14 @@ import { type HashedRun, hashContent } from "./content-hash.js";
 import { decodeFrame, type FramePlace, faultText } from "./frames.js";
 import { FRAME } from "./layout.js";
 
-/** A frame of a blob as another thread needs it. */
-export interface FrameTask {
-  readonly kind: "frame";
+/** A few frames of a blob, to be decoded into memory. */
+export interface FramesTask {
+  readonly kind: "frames";
   readonly fd: number;
+  readonly frames: readonly FrameToDecode[];
+}
+
+export interface FrameToDecode {
   readonly place: FramePlace;
   /** 32 chars of one byte each: a view would take its whole buffer along. */
   readonly digest: string;
@@ -41,13 +45,13 @@ export interface VerifyTask {
   readonly digest: string;
 }
 
-export type Task = FrameTask | CopyTask | VerifyTask;
+export type Task = FramesTask | CopyTask | VerifyTask;
 
 /** Numbers a piece or a run takes in a task. */
 export const PIECE = 7;
 export const RUN = 4;
 
-/** What came of a task: 0, or a negative errno and what it is about. */
+/** What came of a task: 0 or a negative errno, and for damage what is wrong. */
 export interface TaskResult {
   readonly status: number;
   readonly problem?: string;
@@ -63,22 +67,30 @@ export interface Work {
   readonly done: (result: TaskResult) => void;
 }
 
+/** Another thread, or several. */
+export interface Elsewhere {
+  /** Begins work there; false when it cannot be. */
+  begin(work: Work): boolean;
+  /** Nobody else waits for the calling thread: what is short is done sooner here. */
+  idle(): boolean;
+}
+
 const views = new Map<number, Uint8Array>();
 
 /** Does a task in the calling thread. Never throws. */
 export function runTask(task: Task): TaskResult {
   try {
     switch (task.kind) {
-      case "frame":
-        return runFrame(task);
+      case "frames":
+        return runFrames(task);
       case "copy":
         return runCopy(task);
       case "verify":
         return runVerify(task);
     }
   } catch (cause) {
-    const { errno, message } = cause as NodeJS.ErrnoException;
-    return { status: typeof errno === "number" && errno < 0 ? errno : -Errno.EIO, problem: message };
+    const { errno } = cause as NodeJS.ErrnoException;
+    return { status: typeof errno === "number" && errno < 0 ? errno : -Errno.EIO };
   }
 }
 
@@ -93,19 +105,18 @@ export function readAt(fd: number, offset: number, into: Uint8Array): number {
   return done;
 }
 
-function runFrame({ fd, place, digest, address }: FrameTask): TaskResult {
-  let into = views.get(address);
-  if (into === undefined) {
-    into = regionAt(address, FRAME).bytes;
-    views.set(address, into);
+function runFrames({ fd, frames }: FramesTask): TaskResult {
+  const read = (offset: number, bytes: Uint8Array): number => readAt(fd, offset, bytes);
+  for (const { place, digest, address } of frames) {
+    let into = views.get(address);
+    if (into === undefined) {
+      into = regionAt(address, FRAME).bytes;
+      views.set(address, into);
+    }
+    const status = decodeFrame(read, place, Buffer.from(digest, "latin1"), into);
+    if (status < 0) return { status };
   }
-  const status = decodeFrame(
-    (offset, bytes) => readAt(fd, offset, bytes),
-    place,
-    Buffer.from(digest, "latin1"),
-    into,
-  );
-  return status === 0 ? { status } : { status, problem: faultText(status) ?? `errno ${-status}` };
+  return { status: 0 };
 }
 
 function runCopy({ file, fd, to, sync, pieces, digests }: CopyTask): TaskResult {
@@ -125,7 +136,8 @@ function runCopy({ file, fd, to, sync, pieces, digests }: CopyTask): TaskResult 
         digest,
         bytes,
       );
-      if (status < 0) return { status, problem: `${file}: data: frame ${frame}: ${faultText(status)}` };
+      if (status < 0)
+        return { status: -Errno.EIO, problem: `${file}: data: frame ${frame}: ${faultText(status)}` };
       decoded = frame;
     }
     for (let done = 0; done < length; ) {

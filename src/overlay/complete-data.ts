@@ -4,17 +4,15 @@ import { chmodFd, fsyncFd, truncateFd, utimesFd } from "../sys/files.js";
 import { check } from "../sys/libc.js";
 import { emptyStat, type Stat, statFd } from "../sys/stat.js";
 import { readXattrFd, writeXattrFd } from "../sys/xattr.js";
+import { copyInBackground } from "./background-copy.js";
 import { copyData } from "./copy-data.js";
 import type { Node } from "./inode-table.js";
+import { damageStatus, prepareCopy } from "./lower-data.js";
 import { dropMarks } from "./metacopy.js";
 import { writeOrigin } from "./origin.js";
-import { fileCopyJob } from "./staging.js";
 import type { WritableState } from "./state.js";
 
 const capabilities = Buffer.from("security.capability");
-
-/** From this size on, bytes are copied by a helper thread while other requests are served. */
-export const BACKGROUND_FROM: number = 4 << 20;
 
 /**
  * Brings the first `limit` bytes of a metadata-only copy into it, which is cut to them. 0, a negative errno, or SUSPENDED:
@@ -26,6 +24,8 @@ export function completeData(m: WritableState, q: Request, node: Node, limit: nu
     m.failedCopies.delete(node.id);
     return failed;
   }
+  const prepared = limit > 0 ? prepareCopy(m, q, node.dataRow) : 0;
+  if (prepared < 0) return prepared;
   const fd = m.fds.of(node);
   const before = emptyStat();
   check(statFd(fd, before), "stat in the upper directory");
@@ -36,20 +36,24 @@ export function completeData(m: WritableState, q: Request, node: Node, limit: nu
     if (result < 0) undo(fd, before, capability);
     return result;
   };
-  if (m.services !== undefined && size >= BACKGROUND_FROM) {
-    const job = fileCopyJob(m, node.dataRow, fd, size);
-    if (job !== undefined) {
+  let copied: Status;
+  try {
+    const background = copyInBackground(m, q, node.id, node.dataRow, fd, size, (status) => {
+      const result = finish(status);
+      if (result < 0) m.failedCopies.set(node.id, result);
+      node.opens--;
+      m.inodes.settle(node);
+    });
+    if (background !== undefined) {
       // The descriptor is the helper's until it is done.
       node.opens++;
-      return m.services.suspend(q, node.id, job, (status) => {
-        const result = finish(status);
-        if (result < 0) m.failedCopies.set(node.id, result);
-        node.opens--;
-        m.inodes.settle(node);
-      });
+      return background;
     }
+    copied = copyData(m.lower.tree, node.dataRow, fd, size, m.buffer);
+  } catch (cause) {
+    copied = damageStatus(m, cause);
   }
-  return finish(copyData(m.lower.tree, node.dataRow, fd, size, m.buffer));
+  return finish(copied);
 }
 
 /** The bytes are there; makes them the file's own. 0 or a negative errno. */

@@ -21,19 +21,20 @@ import {
 } from "../sys/files.js";
 import { check } from "../sys/libc.js";
 import { emptyStat, S_IFDIR, S_IFMT, type Stat, statFd } from "../sys/stat.js";
+import { copyInBackground, DECODED_FROM } from "./background-copy.js";
 import { statBacking, utimesBacking } from "./backing-metadata.js";
-import { BACKGROUND_FROM, completeData } from "./complete-data.js";
+import { completeData } from "./complete-data.js";
 import { noteName } from "./directory-names.js";
 import { coverName, uncoveredNames } from "./hard-links.js";
 import { createDirectoryPart, createNode, type Node } from "./inode-table.js";
 import type { LowerName } from "./lower.js";
+import { damageStatus, prepareCopy } from "./lower-data.js";
 import { indexName, linkFromIndex, needsIndex, noteIndexed } from "./origin.js";
 import {
   checkIds,
   copyMetadata,
   createStaged,
   discardStaged,
-  fileCopyJob,
   fillMetadata,
   fillStaged,
   finishStaged,
@@ -179,26 +180,27 @@ function copyUpObject(m: WritableState, q: Request, row: number, limit: number):
     m.failedCopies.delete(row + 1);
     return failed;
   }
+  const prepared = limit > 0 ? prepareCopy(m, q, row) : 0;
+  if (prepared < 0) return prepared;
   checkIds(m.lower, row);
   // The parents come first: a full disk shows before anything is copied.
   const place = placeOf(m, row);
   if (place !== undefined) copyUpDirectory(m, place.directory);
   const staged = createStaged(m, row);
-  const size = Math.min(limit, m.lower.tree.size(row));
-  if (m.services !== undefined && staged.file && size >= BACKGROUND_FROM) {
-    const job = fileCopyJob(m, row, staged.fd, size);
-    if (job !== undefined && truncateFd(staged.fd, size) === 0) {
-      return m.services.suspend(q, row + 1, job, (status) => finishInBackground(m, row, staged, status));
-    }
-  }
   try {
+    const size = staged.file ? Math.min(limit, m.lower.tree.size(row)) : 0;
+    if (size >= DECODED_FROM && truncateFd(staged.fd, size) === 0) {
+      const done = (status: Status): void => finishInBackground(m, row, staged, status);
+      const background = copyInBackground(m, q, row + 1, row, staged.fd, size, done);
+      if (background !== undefined) return background;
+    }
     const metadataOnly = limit === NO_DATA && staged.file && m.lower.tree.size(row) > 0;
     if (metadataOnly) fillMetadata(m, row, staged);
     else fillStaged(m, row, staged, Math.max(limit, 0));
     commitObject(m, row, staged, place, metadataOnly ? row : -1);
   } catch (cause) {
     discardStaged(m, staged);
-    throw cause;
+    return damageStatus(m, cause);
   }
   return 0;
 }

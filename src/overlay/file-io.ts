@@ -24,6 +24,7 @@ import { S_ISGID, S_ISUID, statFd } from "../sys/stat.js";
 import { writeAll } from "./copy-data.js";
 import { copyUpData } from "./copy-up.js";
 import type { Node } from "./inode-table.js";
+import { readLower } from "./lower-data.js";
 import { dataRow } from "./metacopy.js";
 import { type OverlayState, recordOf, writable } from "./state.js";
 
@@ -73,7 +74,7 @@ export function read(m: OverlayState, q: Request, _fh: number, offset: number, o
   if (row < 0) m.fds.trim();
   const got =
     row >= 0
-      ? m.lower.tree.read(row, offset, out, out.capacity)
+      ? readLower(m, q, row, offset, out, out.capacity)
       : pread(m.fds.of(recordOf(m, q.nodeid)), out.address, out.capacity, offset);
   if (got < 0) return got;
   out.length = got;
@@ -212,6 +213,6 @@ export function copyFileRange(
   if (row < 0) return copyRange(m.fds.of(recordOf(m, q.nodeid)), offset, to, toOffset, length);
   const { buffer } = m;
   const into = { address: buffer.address, bytes: buffer.bytes, start: 0 };
-  const got = m.lower.tree.read(row, offset, into, Math.min(length, buffer.length));
+  const got = readLower(m, q, row, offset, into, Math.min(length, buffer.length));
   return got <= 0 ? got : writeAll(to, buffer.address, got, toOffset);
 }

@@ -5,6 +5,7 @@ import { type Name, nameOf } from "../base/bytes.js";
 import type { Digest } from "../base/digest.js";
 import type { Attr } from "../fuse/operations.js";
 import type { Xattr } from "../imgfs/tree.js";
+import type { Elsewhere, Task } from "../imgfs/work.js";
 import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from "../sys/stat.js";
 import { type OwnerMap, ownerProblem, shownId } from "./id-map.js";
 import { type ShownXattrs, showXattrs } from "./id-xattrs.js";
@@ -46,6 +47,14 @@ export interface LowerTree {
   xattrs(row: number): readonly Xattr[] | undefined;
   read(row: number, offset: number, out: ReadTarget, length: number): number;
   seek(row: number, offset: number, whence: number): number;
+  /** True when {@link prepare} may find something to do. */
+  readonly prepares?: boolean;
+  /** Has begun elsewhere what reading these bytes needs, with length 0 what {@link dataRanges} does; see `Image`. */
+  prepare?(row: number, offset: number, length: number, elsewhere: Elsewhere): number;
+  /** The copy of a file's first bytes to a descriptor as work for the helper module; undefined when it is not one. */
+  copyTask?(row: number, size: number, to: number, sync: boolean): Task | undefined;
+  /** Does such work in helper threads. */
+  readonly helperModule?: string | undefined;
   dataRanges(
     row: number,
     visit: (fd: number, blobOffset: number, fileOffset: number, length: number) => void,

@@ -17,6 +17,7 @@ import { createDirectoryPart, createNode, InodeTable, type Node } from "./inode-
 import { link } from "./link.js";
 import { lookup } from "./lookup.js";
 import { createLower, type Lower, type LowerTree } from "./lower.js";
+import { helperThreads } from "./lower-data.js";
 import { indexName } from "./origin.js";
 import { createReaddir } from "./readdir.js";
 import { readlink } from "./readlink.js";
@@ -81,8 +82,10 @@ export function createOverlay(options: OverlayOptions): FileSystem {
   };
   return {
     features: { posixAcl: true },
+    helperModule: options.image.helperModule,
     init(_info, services) {
       m.services = services;
+      m.elsewhere = helperThreads(services);
     },
     destroy: close,
     lookup: (q, name, out) => lookup(m, q, name, out),

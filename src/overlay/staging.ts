@@ -3,7 +3,6 @@
 import { bytesOf } from "../base/bytes.js";
 import { Errno, FsError } from "../base/errno.js";
 import type { Logger } from "../base/log.js";
-import type { Job } from "../fuse/operations.js";
 import {
   chmodAt,
   chmodFd,
@@ -24,7 +23,7 @@ import { check } from "../sys/libc.js";
 import { changesOwners, overridesModes } from "../sys/process.js";
 import { S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from "../sys/stat.js";
 import { writeXattrAt, writeXattrFd } from "../sys/xattr.js";
-import { copyData, storedRanges } from "./copy-data.js";
+import { copyData } from "./copy-data.js";
 import { chownResult } from "./id-map.js";
 import type { Lower } from "./lower.js";
 import { markMetadataOnly } from "./metacopy.js";
@@ -72,18 +71,6 @@ export function fillStaged(m: WritableState, row: number, staged: Staged, limit:
   // carries them too. What has no bytes is whole with its inode, which no name on disk can be without where the
   // filesystem has a journal. The rename itself is not synced: a crash may lose the copy-up, and with it the change.
   if (size > 0 && !m.upper.volatile) check(fsyncFd(staged.fd), "fsync of a copy");
-}
-
-/**
- * The copy of a row's first `size` bytes to the file open at `fd` as work for a helper thread, or undefined when the bytes
- * cannot be had that way.
- */
-export function fileCopyJob(m: WritableState, row: number, fd: number, size: number): Job | undefined {
-  const stored = [...(storedRanges(m.lower.tree, row, size) ?? [])];
-  const [only] = stored;
-  if (only === undefined || stored.length > 1) return undefined;
-  const [from, ranges] = only;
-  return { kind: "copy", from, to: fd, ranges, sync: !m.upper.volatile };
 }
 
 /** Makes it a copy of the row's metadata, whose data stay where they are. Throws FsError. */

@@ -2,6 +2,7 @@
 import { type ErrnoName, fsError } from "../base/errno.js";
 import type { Logger } from "../base/log.js";
 import type { Services } from "../fuse/operations.js";
+import type { Elsewhere } from "../imgfs/work.js";
 import { allocatePages, type Region } from "../sys/memory.js";
 import { emptyStat, type Stat } from "../sys/stat.js";
 import type { BackingFds } from "./backing-fds.js";
@@ -20,6 +21,10 @@ export interface OverlayState {
   /** The hard-link index in the shape of a directory, for objects of which no other place is known. */
   readonly indexPlace: Node | undefined;
   services: Services | undefined;
+  /** Where the image has done what takes long; undefined without helper threads. */
+  elsewhere: Elsewhere | undefined;
+  /** Damage that has been logged. */
+  readonly damageTold: Set<string>;
   /** Directories whose listing is in memory, least recently used first. */
   readonly listed: Set<Node>;
   /** Lower names of a hard-linked row that the upper directory does not cover, where they have been counted. */
@@ -60,6 +65,8 @@ export function createState(
   return {
     ...parts,
     services: undefined,
+    elsewhere: undefined,
+    damageTold: new Set(),
     listed: new Set(),
     lowerNamesLeft: new Map(),
     failedCopies: new Map(),

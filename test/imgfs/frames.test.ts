@@ -10,7 +10,7 @@ import { blobFile } from "../../src/imgfs/folder.js";
 import { Image } from "../../src/imgfs/image.js";
 import * as L from "../../src/imgfs/layout.js";
 import { mergeLayers } from "../../src/imgfs/merge.js";
-import { runTask, type Work } from "../../src/imgfs/work.js";
+import { type Elsewhere, runTask, type Work } from "../../src/imgfs/work.js";
 import { LayerWriter } from "../../src/imgfs/writer.js";
 import { allocatePages } from "../../src/sys/memory.js";
 import { reseal, sectionOf } from "./reseal.js";
@@ -43,6 +43,11 @@ function tree() {
     hole: file([500_000]),
     empty: file(""),
   });
+}
+
+/** Helper threads that begin work as the test says, seen by a thread that others wait for. */
+function busy(begin: (work: Work) => boolean): Elsewhere {
+  return { begin, idle: () => false };
 }
 
 function use<T>(path: string, run: (image: Image) => T, options = {}): T {
@@ -371,14 +376,20 @@ describe("frames decoded elsewhere", () => {
     length: number,
   ): { key: number; work: Work[] } {
     const work: Work[] = [];
-    const key = image.prepare(find(image, name), offset, length, (item) => work.push(item) > 0);
+    const key = image.prepare(
+      find(image, name),
+      offset,
+      length,
+      busy((item) => work.push(item) > 0),
+    );
     return { key, work };
   }
 
   it("are asked for once, those that follow included, and then at hand", () => {
     use(path, (image) => {
       const { key, work } = prepared(image, "text", 0, text.length);
-      expect(work.length).toBe(Math.ceil(text.length / L.FRAME));
+      const frames = work.map(({ task }) => (task.kind === "frames" ? task.frames.length : 0));
+      expect(frames.reduce((sum, count) => sum + count, 0)).toBe(Math.ceil(text.length / L.FRAME));
       expect(work.map((item) => item.key)).toContain(key);
       expect(new Set(work.map((item) => item.key)).size).toBe(work.length);
       // Under way: nothing is asked for again, but there is still something to wait for.
@@ -389,15 +400,47 @@ describe("frames decoded elsewhere", () => {
       for (const { task, done } of work) done(runTask(structuredClone(task)));
       expect(prepared(image, "text", 0, 4096)).toEqual({ key: 0, work: [] });
       expect(readAll(image, find(image, "text")).equals(text)).toBe(true);
-      const next = prepared(image, "text", text.length - 1, 1);
-      expect([next.key, next.work.length]).toEqual([0, 2]);
-      for (const { task, done } of next.work) done(runTask(task));
+    });
+  });
+
+  it("are a few that follow when reads go on in order, and none that nobody waits for", () => {
+    use(path, (image) => {
+      const steps = (name: string, offsets: readonly number[]): number[] =>
+        offsets.map((offset) => {
+          const begun: Work[] = [];
+          const elsewhere = { begin: (item: Work) => begun.push(item) > 0, idle: () => true };
+          expect(image.prepare(find(image, name), offset, 4096, elsewhere)).toBe(0);
+          for (const { task, done } of begun) done(runTask(task));
+          readPart(image, find(image, name), offset, 4096);
+          return begun.length;
+        });
+      // Ahead of frame 1 are 2, 3 and 4, two at a time; ahead of 2 everything is at hand, ahead of 3 no longer.
+      const at = [0, 5000, 1, 2, 3, 10_000, 2].map((x) => (x < 10 ? x * L.FRAME : x));
+      expect(steps("text", at)).toEqual([0, 0, 2, 0, 1, 0, 0]);
+      // A read of two frames is done here, one of more elsewhere.
+      const large = (length: number) => {
+        const begun: Work[] = [];
+        image.prepare(find(image, "mixed"), 0, length, {
+          begin: (item) => begun.push(item) > 0,
+          idle: () => true,
+        });
+        return begun.length;
+      };
+      expect(large(L.FRAME)).toBe(0);
+      expect(large(mixed.length)).toBeGreaterThan(2);
     });
   });
 
   it("are decoded by the reader when nobody takes the work", () => {
     use(path, (image) => {
-      expect(image.prepare(find(image, "text"), 0, text.length, () => false)).toBe(0);
+      expect(
+        image.prepare(
+          find(image, "text"),
+          0,
+          text.length,
+          busy(() => false),
+        ),
+      ).toBe(0);
       expect(readAll(image, find(image, "text")).equals(text)).toBe(true);
     });
   });
@@ -498,7 +541,7 @@ describe("an image that verifies", () => {
         (image) => {
           const row = find(image, "sparse");
           const work: Work[] = [];
-          const start = (item: Work) => work.push(item) > 0;
+          const start = busy((item) => work.push(item) > 0);
           const key = image.prepare(row, 0, 10, start);
           expect([key === 0, image.prepare(row, 0, 10, start) === key, work.length]).toEqual([
             false,

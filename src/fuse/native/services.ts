@@ -40,7 +40,7 @@ export class NativeServices implements Services {
   constructor(log: Logger) {
     this.log = log;
     // No descriptor to answer on, and nobody polls the eventfd: results are heard as messages.
-    this.jobs = new HelperPool(JOB_THREADS, -1, this.wakeFd, log, (result) => this.hear(result));
+    this.jobs = new HelperPool(JOB_THREADS, -1, this.wakeFd, log, { hear: (result) => this.hear(result) });
   }
 
   offload(_q: Request, job: Job): Status {
