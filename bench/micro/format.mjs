@@ -1,4 +1,4 @@
-// Figures of the on-disk format: writing a layer, opening, lookups, memory, merging. Runs the built files (IMGFS_DIST,
+// Figures of the on-disk format: writing a layer, opening, lookups, memory, merging, codecs. Runs the built files (IMGFS_DIST,
 // default dist); trees are synthetic with names as in /usr, the same on every run. Temporary files go to TMPDIR.
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -12,6 +12,8 @@ const { LayerWriter } = await load("imgfs/writer.js");
 const { Image } = await load("imgfs/image.js");
 const { mergeLayers } = await load("imgfs/merge.js");
 const { sha256 } = await load("base/digest.js");
+const { parseCodec } = await load("imgfs/codec.js");
+const { allocatePages } = await load("sys/memory.js");
 
 /** A small generator of numbers in [0, n), so that every run sees the same tree. */
 function randomFrom(seed) {
@@ -258,6 +260,75 @@ function merging(scratch, layers) {
   for (const image of images) image.close();
 }
 
+/** Content like that of a system: half of it this Node's own code, which compresses as programs do, half text. */
+function mixture(size) {
+  const program = readFileSync(process.execPath);
+  const random = randomFrom(11);
+  const data = Buffer.alloc(size);
+  for (let at = 0; at < size; at += 1 << 16) {
+    const piece = Math.min(1 << 16, size - at);
+    if (random(2) === 0) program.copy(data, at, random(program.length - piece), program.length);
+    else
+      for (let end = at; end < at + piece; )
+        end += data.write(`${stems[random(stems.length)]}_${random(9999)} `, end);
+  }
+  return data;
+}
+
+/** One file of 64 MiB with and without a codec: what storing and reading it costs. */
+function codecs(folder) {
+  const data = mixture(64 << 20);
+  const region = allocatePages(1 << 20);
+  const target = { address: region.address, bytes: region.bytes, start: 0 };
+  for (const text of ["none", "zstd:1", "zstd:3", "zstd:9"]) {
+    const path = join(folder, `codec-${text}`);
+    const root = directory();
+    let summary;
+    const writing = timed(() => {
+      const writer = LayerWriter.create(path, parseCodec(text));
+      writer.beginContent();
+      for (let at = 0; at < data.length; at += 1 << 20) writer.append(data.subarray(at, at + (1 << 20)));
+      root.entries.set("data", { type: 0o100000, ...meta, mtimeSec: 0, content: writer.endContent() });
+      summary = writer.finish(root, sha256(data.subarray(0, 1)));
+    });
+    report(`${text}: stored bytes`, (100 * summary.dataSize) / summary.rawSize, "% of raw");
+    report(`${text}: write with sha256`, data.length / 1000 / writing, "MB/s");
+    const image = Image.open(path);
+    const row = image.lookup(0, Buffer.from("data"), 0, 4);
+    const pass = () => {
+      for (let at = 0; at < data.length; at += 1 << 20) image.read(row, at, target, 1 << 20);
+    };
+    pass();
+    report(`${text}: read in order, every frame decoded`, data.length / 1000 / timed(pass), "MB/s");
+    const random = randomFrom(13);
+    const times = Array.from({ length: 2000 }, () => {
+      const at = random(data.length >> 12) * 4096;
+      return timed(() => image.read(row, at, target, 4096)) * 1000;
+    });
+    report(`${text}: read 4 KiB anywhere, median`, median(times), "us");
+    image.close();
+    rmSync(path);
+  }
+}
+
+/** The images in IMGFS_CORPUS, layouts as the end-to-end tests use them. */
+async function storedSizes(folder) {
+  const corpus = process.env.IMGFS_CORPUS;
+  if (corpus === undefined) return;
+  const { buildImage } = await load("builder/image.js");
+  for (const name of ["debian", "python-node"]) {
+    const sizes = {};
+    for (const text of ["none", "zstd:3"]) {
+      const result = await buildImage(`oci:${join(corpus, name)}`, join(folder, name), {
+        codec: parseCodec(text),
+      });
+      sizes[text] = result.layers.reduce((sum, layer) => sum + layer.summary.fileSize, 0);
+      report(`build of ${name}, ${text}`, result.milliseconds, "ms");
+    }
+    report(`blobs of ${name}, zstd:3`, (100 * sizes["zstd:3"]) / sizes.none, "% of none");
+  }
+}
+
 function child(flag, path) {
   execFileSync(process.execPath, ["--expose-gc", process.argv[1], flag, path], { stdio: "inherit" });
 }
@@ -284,6 +355,8 @@ else {
     child("--read", join(scratch, "index"));
     merging(scratch, 5);
     merging(scratch, 128);
+    codecs(scratch);
+    await storedSizes(scratch);
   } finally {
     rmSync(scratch, { recursive: true, force: true });
   }
