@@ -20,7 +20,8 @@ export type BindFunction = <F extends (...args: never[]) => unknown>(
 /** Opens a shared library by its soname, or with null what the program has; undefined where there is none that loads. */
 export function openLibrary(soname: string | null): BindFunction | undefined {
   try {
-    const library = koffi.load(soname);
+    // Deep: a library must find its own functions before those of the same name in Node, which may be of another version.
+    const library = koffi.load(soname, { deep: soname !== null });
     return <F extends (...args: never[]) => unknown>(
       name: string,
       result: string,
