@@ -4,7 +4,7 @@ import { type LogLevel, logLevels } from "../base/log.js";
 import { type IdRange, parseIdMap } from "../daemon/id-maps.js";
 import type { MountOptions } from "../daemon/options.js";
 import { exitCodeHelp, messageOf } from "./failure.js";
-import { printError } from "./output.js";
+import { print, printError } from "./output.js";
 import { version } from "./version.js";
 
 /** Options that every command takes. */
@@ -216,7 +216,10 @@ export function program(startMount: StartMount): Command {
     command
       .exitOverride()
       .addHelpText("after", exitCodeHelp)
-      .configureOutput({ outputError: (text) => printError(text.replace(/^error: /, "imgfs: ")) });
+      .configureOutput({
+        writeOut: print,
+        outputError: (text) => printError(text.replace(/^error: /, "imgfs: ")),
+      });
   }
   return root;
 }
