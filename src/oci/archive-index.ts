@@ -6,6 +6,7 @@ import { open } from "node:fs/promises";
 import { posix } from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { extract, type Header } from "tar-stream";
+import { errnoText } from "../base/errno.js";
 import { readRange } from "./blobs.js";
 import { maxJsonBytes } from "./schema.js";
 import type { FileBytes } from "./source.js";
@@ -147,9 +148,10 @@ class Scan {
 }
 
 function unreadable(name: string, cause: unknown): Error {
-  const message = cause instanceof Error ? cause.message : String(cause);
+  if (!(cause instanceof Error)) return new Error(`${name}: ${cause}`);
+  const { code, message } = cause as NodeJS.ErrnoException;
   return new Error(
-    `${name}: not a readable tar archive: ${message.replace(/^[A-Z]/, (c) => c.toLowerCase())}`,
+    `${name}: not a readable tar archive: ${code === undefined ? message.replace(/^[A-Z]/, (c) => c.toLowerCase()) : errnoText(code)}`,
   );
 }
 

@@ -1,11 +1,13 @@
 // Archives that are compressed as a whole: unpacked once, into a file of the build's, because layers are read from
 // them at random.
-import { open } from "node:fs/promises";
+import { open, stat } from "node:fs/promises";
 import type { SourceOptions } from "./source.js";
 
 /** An archive's file as it can be read at random: `path` itself, or a temporary with what it holds. */
 export async function plainArchive(path: string, options: SourceOptions): Promise<string> {
   const { unpacking } = options;
+  // Opening a FIFO would wait for ever.
+  if (!(await stat(path)).isFile()) throw new Error(`${path}: not a file`);
   const packed = unpacking?.open(path);
   if (unpacking === undefined || packed === undefined) return path;
   const plain = unpacking.temporary();

@@ -84,9 +84,12 @@ export class TarReader {
     }
   }
 
-  /** Says that the archive is complete. Throws when it ends inside a member; missing zero blocks are accepted. */
+  /**
+   * Says that the archive is complete. Throws when it ends inside a member. Missing zero blocks are accepted, and so is
+   * missing padding after the last file, as in Go's archive/tar: `umoci insert` writes such layers.
+   */
   finish(): void {
-    if (this.state === State.done) return;
+    if (this.state === State.done || this.state === State.skip) return;
     if (this.state === State.collect && this.memberStart === this.position) return;
     throw this.fault("the tar ends inside the member");
   }
