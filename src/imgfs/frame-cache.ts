@@ -8,6 +8,9 @@ import { FRAME } from "./layout.js";
 const SLOTS = 128;
 const NONE = -1;
 
+/** Memory of caches that are no longer used; what the kernel gave is never given back. */
+const spare: Region[] = [];
+
 /** Told that a slot has been taken from its frame. */
 export interface SlotOwner {
   evicted(frame: number): void;
@@ -68,6 +71,24 @@ export class FrameCache {
     this.linkFirst(slot);
   }
 
+  /**
+   * Forgets every frame, so that another cache may have the memory; this one can still be used. While a frame is being
+   * filled by another thread the memory stays as it is.
+   */
+  release(): void {
+    if (this.filling > 0 || this.region === undefined) return;
+    for (let slot = 0; slot < this.untouched; slot++) {
+      this.owners[slot]?.evicted(this.frames[slot] as number);
+      this.owners[slot] = undefined;
+    }
+    this.first = NONE;
+    this.last = NONE;
+    this.untouched = 0;
+    this.views.length = 0;
+    spare.push(this.region);
+    this.region = undefined;
+  }
+
   bytes(slot: number): Uint8Array {
     const { bytes } = this.memory();
     this.views[slot] ??= bytes.subarray(slot * FRAME, (slot + 1) * FRAME);
@@ -79,7 +100,7 @@ export class FrameCache {
   }
 
   private memory(): Region {
-    this.region ??= allocatePages(SLOTS * FRAME);
+    this.region ??= spare.pop() ?? allocatePages(SLOTS * FRAME);
     return this.region;
   }
 

@@ -55,10 +55,12 @@ export class Image extends TreeReader {
   private readonly contents: ContentReader;
   private readonly self: BlobSource | undefined;
   private readonly verifier: Verifier | undefined;
+  private readonly cache: FrameCache;
 
   private constructor(
     metadata: Metadata,
     self: BlobSource | undefined,
+    cache: FrameCache,
     verify: boolean | undefined,
     open: (number: number) => Blob,
   ) {
@@ -70,6 +72,7 @@ export class Image extends TreeReader {
     this.source = digestOf(header.source);
     this.blobs = decodeBlobs(metadata);
     this.self = self;
+    this.cache = cache;
     this.contents = new ContentReader(metadata, open);
     this.verifier = verify === true ? new Verifier(this.contents) : undefined;
   }
@@ -105,7 +108,7 @@ export class Image extends TreeReader {
 
   private static over(source: BlobSource, metadata: Metadata, directory: string, verify?: boolean): Image {
     const cache = new FrameCache();
-    const image: Image = new Image(metadata, source, verify, (number) => {
+    const image: Image = new Image(metadata, source, cache, verify, (number) => {
       if (number === 0) return blobOf(source, metadata, cache);
       const info = image.blobs[number - 1];
       if (info === undefined) {
@@ -127,7 +130,7 @@ export class Image extends TreeReader {
       const cache = new FrameCache();
       const blobs = layers.map((layer) => blobOf(layer.self as BlobSource, layer.metadata, cache));
       const metadata = Metadata.whole(name, mergeLayers(layers));
-      const image = new Image(metadata, undefined, verify, (number) => {
+      const image = new Image(metadata, undefined, cache, verify, (number) => {
         const blob = blobs[number - 1];
         if (blob === undefined) throw new Corrupt(name, "CONTENT", "", `blob ${number} of ${blobs.length}`);
         return blob;
@@ -304,6 +307,7 @@ export class Image extends TreeReader {
   /** Closes the file and the blobs it opened. */
   close(): void {
     this.contents.close();
+    this.cache.release();
     this.self?.close();
   }
 }
