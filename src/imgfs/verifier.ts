@@ -34,7 +34,7 @@ export class Verifier {
     if (known !== undefined) throw known;
     const runs = this.runsOf(content, size);
     this.failed.delete(content);
-    if (runs.some(({ blob }) => blob !== undefined && blob.frames === undefined)) {
+    if (runs.some(isPlain)) {
       let found: Uint8Array;
       try {
         found = hashContent(size, runs, ({ blob }, offset, into) => readRaw(blob as Blob, offset, into));
@@ -56,6 +56,7 @@ export class Verifier {
     const key = -3 - 2 * content;
     if (this.underWay.has(content)) return key;
     const runs = this.runsOf(content, size);
+    if (!runs.some(isPlain)) return 0;
     const digest = Buffer.from(this.reader.digest(content)).toString("latin1");
     const numbers = numbersOf(runs);
     if (numbers === undefined) return 0;
@@ -93,6 +94,11 @@ export class Verifier {
       return { blob, rawOffset, fileOffset, length };
     });
   }
+}
+
+/** Stored without a codec: only then is there something that nobody else verifies. */
+function isPlain({ blob }: StoredRun): boolean {
+  return blob !== undefined && blob.frames === undefined;
 }
 
 /** The runs for another thread; undefined when not all of them lie in files as they are. */
