@@ -67,7 +67,7 @@ export function checkContents(image: Image, data: boolean, findings: Findings): 
     findings.add("header", "unique_bytes", `${image.uniqueBytes}, but contents have ${uniqueBytes}`);
   }
   extents.sort((a, b) => a.start - b.start);
-  checkExtents(image, extents, findings);
+  checkExtents(image, extents, bad, findings);
   if (!data) return { sizes, bytes: 0 };
   findings.attempt("data", "", () => checkPadding(reader.blob(0), extents, findings));
   return { sizes, bytes: checkBytes(image, extents, sizes, bad, findings) };
@@ -99,12 +99,16 @@ function sizesOf(image: Image, findings: Findings): Float64Array {
 }
 
 /** Extents tile the raw address space but for alignment. */
-function checkExtents(image: Image, extents: readonly Extent[], findings: Findings): void {
+function checkExtents(image: Image, extents: readonly Extent[], bad: Uint8Array, findings: Findings): void {
   let end = 0;
   for (const { content, start, length } of extents) {
     const expected = alignUp(end, length < L.ALIGN ? L.SMALL_ALIGN : L.ALIGN);
-    if (start < end) findings.add("CONTENT", content, `lies at ${start}, in what ends at ${end}`);
-    else if (start !== expected) findings.add("CONTENT", content, `lies at ${start} instead of ${expected}`);
+    if (start < end) {
+      findings.add("CONTENT", content, `lies at ${start}, in what ends at ${end}`);
+      // Its bytes are not hashed: no byte is read twice, which bounds the work.
+      bad[content] = 1;
+    } else if (start !== expected)
+      findings.add("CONTENT", content, `lies at ${start} instead of ${expected}`);
     end = Math.max(end, start + length);
   }
   const { rawSize } = image.metadata.header;

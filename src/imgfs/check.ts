@@ -39,6 +39,11 @@ export interface CheckReport {
 
 /** Checks a layer blob, or an index with its blobs. Never throws; a file that cannot be read is a finding. */
 export function checkImage(path: string, options: CheckOptions): CheckReport {
+  return checkFile(path, options, true);
+}
+
+/** `follow`: the blobs of an index, too. Of a blob they are not: an index in place of one might name itself. */
+function checkFile(path: string, options: CheckOptions, follow: boolean): CheckReport {
   const findings = new Findings(path);
   const report = {
     findings: findings.list,
@@ -63,7 +68,7 @@ export function checkImage(path: string, options: CheckOptions): CheckReport {
     checkFrames(image, findings);
     const { sizes, bytes } = checkContents(image, options.data, findings);
     report.dataBytes = bytes;
-    checkBlobs(image, sizes, path, options, findings, report);
+    if (follow) checkBlobs(image, sizes, path, options, findings, report);
   });
   source?.close();
   report.leftOut += findings.leftOut;
@@ -151,7 +156,7 @@ function checkBlobs(
   image.blobs.forEach((info, i) => {
     const file = join(directory, blobFile(info.source, info.codec));
     if (!report.files.includes(file)) {
-      const inner = checkImage(file, options);
+      const inner = checkFile(file, options, false);
       report.files.push(file);
       for (const finding of inner.findings) findings.tell(finding);
       report.dataBytes += inner.dataBytes;
