@@ -211,6 +211,11 @@ export class ContentReader {
     return this.digests.at(content) >> 2;
   }
 
+  /** Damage of a content's record. */
+  corrupt(content: number, problem: string): Corrupt {
+    return this.contents.corrupt(content, problem);
+  }
+
   /** First of the content's records in RUN. */
   firstRun(content: number): number {
     return this.metadata.u32[(this.contents.at(content) >> 2) + 2] as number;

@@ -294,8 +294,10 @@ function parseSections(
     if (known !== undefined && recordSize !== known.recordSize) {
       throw bad(record, `record size ${recordSize} instead of ${known.recordSize}`);
     }
-    if (offset !== at) throw bad(record, `offset ${offset} instead of ${at}`);
-    if (length === undefined || length > metaEnd - at) throw bad(record, `length ${length} is out of range`);
+    if (offset !== at) throw bad(record, `offset ${offset ?? "beyond 2^53"} instead of ${at}`);
+    if (length === undefined || length > metaEnd - at) {
+      throw bad(record, `length ${length ?? "beyond 2^53"} is out of range`);
+    }
     if (known !== undefined && length % recordSize !== 0)
       throw bad(record, `length ${length} is no multiple of ${recordSize}`);
     if (unsigned(view, base + L.SectionEntry.reserved) !== 0) throw bad(record, "reserved field is not zero");

@@ -53,6 +53,8 @@ class Merger {
   private readonly sharedLayer: Int32Array;
   private readonly sharedContent: Int32Array;
   private readonly merged: Int32Array;
+  /** By merged number of a content. */
+  private readonly sizes: number[] = [];
   /** Directories that make up each merged directory, top first. */
   private readonly partLayer: number[] = [];
   private readonly partRow: number[] = [];
@@ -384,7 +386,17 @@ class Merger {
     if (content < 0) return L.NONE;
     const shared = (this.layers[layer] as Layer).contents[content] as number;
     const known = this.merged[shared] as number;
-    if (known >= 0) return known;
+    if (known >= 0) {
+      // Its runs were placed for one size: a file of another would read past them.
+      if (this.sizes[known] !== size) {
+        const { contentReader } = this.image(layer);
+        throw contentReader.corrupt(
+          content,
+          `${size} bytes, but ${this.sizes[known]} where its digest was met before`,
+        );
+      }
+      return known;
+    }
     const lowest = this.sharedLayer[shared] as number;
     const source = this.sharedContent[shared] as number;
     const reader = this.image(lowest).contentReader;
@@ -407,6 +419,7 @@ class Merger {
     const rawOffset = count === 1 ? (range.rawOffset as number) : 0;
     const id = tables.addContent(bytes, digest, count === 1 ? blob : 0, rawOffset, firstRun, count);
     this.merged[shared] = id;
+    this.sizes[id] = size;
     return id;
   }
 }

@@ -252,6 +252,7 @@ export class TreeReader {
     const link = this.u32[(this.entries.at(index) + L.EntryRecord.row) >> 2] as number;
     const at = this.links.at(link) >> 2;
     const length = this.u32[at + 1] as number;
+    if (length > L.PATH_MAX) throw this.links.corrupt(link, `target of ${length} bytes`);
     const start = this.targets.range(this.u32[at] as number, length);
     return this.bytes.subarray(start, start + length);
   }
@@ -333,7 +334,9 @@ export class TreeReader {
     if (length === 0 || length > L.PATH_MAX)
       throw this.inodes.corrupt(row, `symlink target of ${length} bytes`);
     const start = this.targets.range(this.u32[(at + 24) >> 2] as number, length);
-    return this.bytes.subarray(start, start + length);
+    const target = this.bytes.subarray(start, start + length);
+    if (target.includes(0)) throw this.inodes.corrupt(row, "symlink target with a NUL");
+    return target;
   }
 
   /** Undefined when there are none. */
