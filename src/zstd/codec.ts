@@ -81,6 +81,9 @@ export function plainly<T>(run: () => T): T {
     return run();
   } catch (cause) {
     if (cause instanceof ZstdError) throw cause;
+    // A library in JavaScript runs into these where data is damaged; their words are the engine's.
+    if (cause instanceof RangeError || cause instanceof TypeError)
+      throw new ZstdError("data corruption detected");
     throw new ZstdError((cause as Error).message.split("\n", 1)[0]?.toLowerCase() ?? "");
   }
 }
