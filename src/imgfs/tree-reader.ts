@@ -328,7 +328,9 @@ export class TreeReader {
 
   /** Throws EINVAL for what is no symlink. The bytes are the image's own: not to be changed. */
   symlinkTarget(row: number): Uint8Array {
-    if ((this.mode(row) & S_IFMT) !== S_IFLNK) throw fsError("EINVAL");
+    const mode = this.mode(row);
+    if ((mode & S_IFMT) !== S_IFLNK) throw fsError("EINVAL");
+    if ((mode & 0o7777) !== 0o777) throw this.inodes.corrupt(row, "mode of a symlink is not 0777");
     const at = this.inodes.at(row);
     const length = this.u32[(at + 28) >> 2] as number;
     if (length === 0 || length > L.PATH_MAX)

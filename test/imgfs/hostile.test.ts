@@ -65,6 +65,15 @@ describe("a hostile file", () => {
     image.close();
   });
 
+  it("with a symlink that has permissions makes no index, which would vouch for them", () => {
+    const path = forged(directory({ s: symlink("a") }), (parts) => {
+      bytesOf(parts, "inode").writeUInt16LE(0o120_644, 32);
+    });
+    const image = Image.open(path);
+    expect(() => mergeLayers([image])).toThrow("INODE: record 1: mode of a symlink is not 0777");
+    image.close();
+  });
+
   it("with a link target beyond PATH_MAX is refused before it is walked: many links may share one", () => {
     const path = forged(
       directory({ l: link("x"), s: symlink("t".repeat(4000)), s2: symlink("u".repeat(4000)) }),
