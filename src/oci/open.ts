@@ -1,5 +1,6 @@
 // From a source as the user wrote it to an image: one row per transport.
 import { stat } from "node:fs/promises";
+import { displayName } from "../base/bytes.js";
 import { errnoText } from "../base/errno.js";
 import { openDockerArchive } from "./docker-archive.js";
 import { openLayout, openOciArchive } from "./layout.js";
@@ -30,7 +31,8 @@ export async function openSource(text: string, options: SourceOptions = {}): Pro
     return await openers[reference.transport](reference, options);
   } catch (cause) {
     const error = cause as NodeJS.ErrnoException;
-    if (error.code === undefined) throw cause;
+    // Tags, platforms and names of members stand in messages as the source has them.
+    if (error.code === undefined) throw new Error(displayName(Buffer.from(error.message)), { cause });
     if (error.code === "ENOENT") throw new Error(`${parsed.path}: no such file or folder`);
     throw new Error(`${error.path ?? parsed.path}: ${errnoText(error.code)}`);
   }

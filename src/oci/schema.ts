@@ -25,6 +25,9 @@ function digestSchema<T extends SourceDigest>(parse: (text: string) => T): v.Gen
 const diffId: v.GenericSchema<string, Digest> = digestSchema(parseDigest);
 const digest: v.GenericSchema<string, SourceDigest> = digestSchema(parseSourceDigest);
 
+/** Chars of a message that may quote what stands in an object. */
+const maxWords = 300;
+
 const size = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 const optionalText = v.optional(v.string());
 
@@ -108,6 +111,12 @@ export function parseJson<T>(subject: string, bytes: Uint8Array, schema: v.Gener
   if (result.success) return result.output;
   const issue = result.issues[0];
   const path = v.getDotPath(issue);
-  const message = issue.message.replace(/^Invalid/, "invalid").replace(/\s+/g, " ");
+  const message = issue.received === "undefined" ? "missing" : wordsOf(issue.message);
   throw new Error(path === null ? `${subject}: ${message}` : `${subject}: ${path}: ${message}`);
+}
+
+/** A library's message on one line, and not as long as what it quotes. */
+function wordsOf(message: string): string {
+  const line = message.replace(/^Invalid/, "invalid").replace(/\s+/g, " ");
+  return line.length <= maxWords ? line : `${line.slice(0, maxWords)}...`;
 }
