@@ -41,6 +41,12 @@ function kindOf(name: string): Kind {
   }
 }
 
+async function started(name: string): Promise<Kind> {
+  const kind = kindOf(name);
+  await kind.begin?.();
+  return kind;
+}
+
 async function measured(kind: Kind, input: Input): Promise<string | undefined> {
   const memory = process.memoryUsage.rss();
   const start = process.cpuUsage();
@@ -64,7 +70,7 @@ function save(kind: Kind, input: Input, seed: number, folder: string): string {
 }
 
 async function run([name = "", first, count, status = "", saved = ""]: readonly string[]): Promise<void> {
-  const kind = kindOf(name);
+  const kind = await started(name);
   const fd = openSync(status, "w");
   const place = new Float64Array(3);
   const bytes = new Uint8Array(place.buffer);
@@ -93,7 +99,7 @@ async function run([name = "", first, count, status = "", saved = ""]: readonly 
 
 async function replay(file: string): Promise<void> {
   const [name = "", label = ""] = basename(file).split(".");
-  const problem = await measured(kindOf(name), { label, bytes: readFileSync(file) });
+  const problem = await measured(await started(name), { label, bytes: readFileSync(file) });
   process.stdout.write(`${problem ?? "no failure"}\n`);
   process.exitCode = problem === undefined ? 0 : 1;
 }
@@ -102,6 +108,6 @@ const [, , command, ...rest] = process.argv;
 if (command === "run") await run(rest);
 else if (command === "make") {
   const [name = "", seed, saved = ""] = rest;
-  const kind = kindOf(name);
+  const kind = await started(name);
   process.stdout.write(save(kind, kind.make(Number(seed)), Number(seed), saved));
 } else await replay(rest[0] ?? "");

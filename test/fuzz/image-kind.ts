@@ -95,15 +95,14 @@ const weights = [
   "index",
   "index",
   "index-zstd",
+  "flat",
+  "flat-zstd",
 ];
 
 export function imageKind(mode: "raw" | "sealed", folder: string): Kind {
   let seeds: ImageSeeds | undefined;
   let sound: Map<string, Said> | undefined;
-  const start = (): ImageSeeds => {
-    seeds ??= imageSeeds(folder);
-    return seeds;
-  };
+  const start = (): ImageSeeds => seeds as ImageSeeds;
   const seedOf = (name: string): ImageSeed => {
     const seed = start().list.find((one) => one.name === name);
     if (seed === undefined) throw new Error(`no seed ${name}`);
@@ -126,6 +125,9 @@ export function imageKind(mode: "raw" | "sealed", folder: string): Kind {
 
   return {
     name: `image-${mode}`,
+    async begin() {
+      seeds = await imageSeeds(folder);
+    },
     make(number) {
       const random = new Random(number);
       const seed = seedOf(random.once(100) ? "wide" : random.pick(weights));

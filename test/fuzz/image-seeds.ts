@@ -3,6 +3,7 @@ import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Digest, sha256 } from "../../src/base/digest.js";
 import { type Codec, noCodec, parseCodec } from "../../src/imgfs/codec.js";
+import { flattenImage } from "../../src/imgfs/flatten.js";
 import { blobFile } from "../../src/imgfs/folder.js";
 import { Image } from "../../src/imgfs/image.js";
 import { mergeLayers } from "../../src/imgfs/merge.js";
@@ -101,7 +102,7 @@ function put(folder: string, tree: ReturnType<typeof directory>, text: string, c
   return path;
 }
 
-export function imageSeeds(folder: string): ImageSeeds {
+export async function imageSeeds(folder: string): Promise<ImageSeeds> {
   const zstd = parseCodec("zstd:1");
   const seeds: ImageSeed[] = [];
   const add = (name: string, kind: ImageSeed["kind"], path: string): void =>
@@ -125,6 +126,14 @@ export function imageSeeds(folder: string): ImageSeeds {
   add("wide", "layer", wide);
   merged("index", [lower, upper]);
   merged("index-zstd", [lowerZstd, upper, upperZstd]);
+  const index = Image.open(join(folder, "index-zstd.imgfs"));
+  for (const codec of [noCodec, zstd]) {
+    const name = codec === noCodec ? "flat" : "flat-zstd";
+    const path = join(folder, `${name}.imgfs`);
+    await flattenImage(index, path, { codec, config: Buffer.from('{"os":"linux"}') });
+    add(name, "index", path);
+  }
+  index.close();
   const base = temporary();
   copyFileSync(lower, base);
   return { folder, list: seeds, base };

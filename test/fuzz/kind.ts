@@ -9,6 +9,8 @@ export interface Input {
 
 export interface Kind {
   readonly name: string;
+  /** To be awaited before anything else. */
+  begin?(): Promise<void>;
   /** The input of a seed, the same each time. */
   make(seed: number): Input;
   /** Throws when the code under test does wrong; anything but a {@link Wrong} is the code's own doing. */

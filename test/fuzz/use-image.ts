@@ -4,7 +4,7 @@ import type { DirectoryEntry, Image } from "../../src/imgfs/image.js";
 import * as L from "../../src/imgfs/layout.js";
 import { nameProblem } from "../../src/imgfs/names.js";
 import { resolvePath } from "../../src/imgfs/resolve.js";
-import { runTask, type Work } from "../../src/imgfs/work.js";
+import { type Elsewhere, runTask, type Work } from "../../src/imgfs/work.js";
 import { SEEK_DATA, SEEK_HOLE } from "../../src/sys/files.js";
 import { must } from "./kind.js";
 import { checkGuards, guardedTarget, ROOM } from "./memory-source.js";
@@ -110,10 +110,10 @@ function followed(image: Image, path: string): void {
 const waiting: Work[] = [];
 
 /** Work as a helper thread would do it, here. */
-function begin(work: Work): boolean {
-  waiting.push(work);
-  return true;
-}
+const elsewhere: Elsewhere = {
+  begin: (work) => waiting.push(work) > 0,
+  idle: () => false,
+};
 
 function finishWork(): void {
   for (const work of waiting.splice(0)) work.done(runTask(work.task));
@@ -132,7 +132,7 @@ function useFile(image: Image, row: number, copyTo: number): string {
     [Math.max(0, size - 5000), 8192],
     [size, 1],
   ] as const) {
-    image.prepare(row, offset, length, begin);
+    image.prepare(row, offset, length, elsewhere);
     finishWork();
     const target = guardedTarget(length);
     const { bytes, start } = target;

@@ -160,7 +160,9 @@ describe("contents that are verified before they are read", () => {
     const image = Image.open(path, { verify: true });
     const hole = find(image, "hole");
     const begun: unknown[] = [];
-    expect(image.prepare(hole, 0, 4096, (work) => begun.push(work) > 0)).toBe(0);
+    expect(image.prepare(hole, 0, 4096, { begin: (work) => begun.push(work) > 0, idle: () => false })).toBe(
+      0,
+    );
     expect(begun).toEqual([]);
     expect(list(image).find(({ path }) => path === "hole")?.size).toBe(300_000);
     image.close();
