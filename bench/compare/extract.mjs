@@ -13,7 +13,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
-const cli = fileURLToPath(new URL("../../dist/cli/main.js", import.meta.url));
+const command = fileURLToPath(new URL("../../bin/imgfs", import.meta.url));
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: { rounds: { type: "string", default: "5" } },
@@ -50,7 +50,7 @@ function childTimes() {
   return (Number(fields[13]) + Number(fields[14])) * 10;
 }
 
-const imgfs = (...args) => timed(process.execPath, cli, ...args);
+const imgfs = (...args) => timed(command, ...args);
 const contenders = {
   "imgfs extract": { run: () => imgfs("extract", image, dest) },
   "umoci unpack": { needs: "umoci", run: () => timed("umoci", "unpack", "--image", source.slice(4), dest) },
@@ -71,7 +71,7 @@ try {
   const built = imgfs("build", source, image, "--progress", "none");
   imgfs("build", source, packed, "--codec", "zstd", "--progress", "none");
   imgfs("flatten", image, flat);
-  execFileSync(process.execPath, [cli, "extract", "--tar", image], {
+  execFileSync(command, ["extract", "--tar", image], {
     stdio: ["ignore", openSync(tarFile, "w"), "inherit"],
   });
   const taking = Object.entries(contenders).filter(([name, { needs }]) => {

@@ -122,13 +122,9 @@ function buildImage({ folder, dist, directories, files }) {
   const tar = join(folder, "image.tar");
   execFileSync("tar", ["cf", tar, "-C", join(folder, "source"), "."]);
   const image = join(folder, "image");
-  execFileSync(
-    process.execPath,
-    [join(dist, "cli/main.js"), "build", `tar:${tar}`, image, "--progress=none"],
-    {
-      stdio: "ignore",
-    },
-  );
+  execFileSync(join(dist, "../bin/imgfs"), ["build", `tar:${tar}`, image, "--progress=none"], {
+    stdio: "ignore",
+  });
   return image;
 }
 

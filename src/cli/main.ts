@@ -1,4 +1,3 @@
-#!/usr/bin/env node
 // Entry of the command line. A mount in the background gets a process of its own.
 import { type MountOptions, mountDetached } from "../daemon/mount.js";
 import { run } from "./run.js";

@@ -9,6 +9,7 @@ import { noise, oddLayers } from "./make-image.js";
 import {
   build,
   cannotMount,
+  command,
   compareTrees,
   expectedTree,
   hasCommand,
@@ -99,8 +100,7 @@ describe.skipIf(reason)(titleOf("a compressed image", reason), () => {
 
   it("is built beside the plain one, and built again from what is there", async () => {
     const again = JSON.parse(
-      await succeed(process.execPath, [
-        join(import.meta.dirname, "../../dist/cli/main.js"),
+      await succeed(command, [
         ...["build", `tar:${source}`, plain, "--codec", "zstd:1", "--progress=none", "--json"],
       ]),
     );

@@ -6,7 +6,17 @@ import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { beforeAll, describe, expect, it } from "vitest";
 import { oddLayers } from "./make-image.js";
-import { build, cli, imgfs, noCommand, run, scratch, scratchDirectory, titleOf, until } from "./mounted.js";
+import {
+  build,
+  command,
+  imgfs,
+  noCommand,
+  run,
+  scratch,
+  scratchDirectory,
+  titleOf,
+  until,
+} from "./mounted.js";
 import { editLayout, sha256, writeDockerArchive, writeLayout } from "./oci-writer.js";
 import { layerTar } from "./tar-writer.js";
 
@@ -114,7 +124,7 @@ describe.skipIf(noCommand)(titleOf("imgfs build", noCommand), () => {
       manifest.layers[0] = put(mediaType, Buffer.concat([gzipSync(header), ...members]));
     });
     const dest = scratch("dest");
-    const child = spawn(process.execPath, [cli, "build", `oci:${huge}`, dest, "--progress=plain"], {
+    const child = spawn(command, ["build", `oci:${huge}`, dest, "--progress=plain"], {
       stdio: "ignore",
     });
     const ended = new Promise<number | null>((done) => child.on("close", done));
@@ -283,7 +293,7 @@ describe.skipIf(noCommand)(titleOf("errors and exit codes", noCommand), () => {
       ["build", `oci:${layout}`, ""],
       ["umount", ""],
     ]) {
-      expect(await run(process.execPath, [cli, ...args], { cwd })).toMatchObject({ code: 2 });
+      expect(await run(command, [...args], { cwd })).toMatchObject({ code: 2 });
     }
     expect(readdirSync(cwd)).toEqual([]);
   });
@@ -320,7 +330,7 @@ describe.skipIf(noCommand)(titleOf("errors and exit codes", noCommand), () => {
       ["ls", "-lR", image],
       ["mount", "--help"],
     ]) {
-      const outcome = await run("bash", ["-c", script, "bash", process.execPath, cli, ...args]);
+      const outcome = await run("bash", ["-c", script, "bash", command, ...args]);
       expect(outcome).toMatchObject({ stdout: "0\n", stderr: "" });
     }
   });

@@ -17,7 +17,7 @@ import { noise, oddLayers } from "./make-image.js";
 import {
   build,
   cannotMount,
-  cli,
+  command,
   compareTrees,
   expectedTree,
   hasCommand,
@@ -41,15 +41,7 @@ const notRoot =
   (process.getuid?.() === 0 ? undefined : "not root") ??
   (hasCommand("python3") ? undefined : "python3 is missing");
 const noTar = notRoot ?? (hasCommand("tar") ? undefined : "tar is missing");
-const asNobody = [
-  "--reuid=65534",
-  "--regid=65534",
-  "--clear-groups",
-  "--inh-caps=-all",
-  "--",
-  process.execPath,
-  cli,
-];
+const asNobody = ["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--", command];
 const noNobody =
   notRoot ??
   (hasCommand("setpriv") ? undefined : "setpriv is missing") ??
@@ -65,7 +57,7 @@ let image: string;
 
 /** The tree root an index or its folder states. */
 async function treeRoot(path: string): Promise<string> {
-  return JSON.parse(await succeed(process.execPath, [cli, "inspect", path, "--json"])).treeRoot;
+  return JSON.parse(await succeed(command, ["inspect", path, "--json"])).treeRoot;
 }
 
 /**
@@ -86,7 +78,7 @@ async function expectedHere(source: string, ...columns: readonly string[]): Prom
 /** Runs extract, which must succeed, and returns the destination. */
 async function extracted(from: string, ...rest: readonly string[]): Promise<string> {
   const dest = scratch("extracted");
-  await succeed(process.execPath, [cli, "extract", from, dest, ...rest]);
+  await succeed(command, ["extract", from, dest, ...rest]);
   return dest;
 }
 
@@ -109,7 +101,7 @@ describe.skipIf(notRoot)(titleOf("imgfs extract, as root", notRoot), () => {
   it("fills a directory that is there and empty, and gives it the image's attributes", async () => {
     const dest = scratchDirectory("empty");
     chmodSync(dest, 0o700);
-    await succeed(process.execPath, [cli, "extract", image, dest]);
+    await succeed(command, ["extract", image, dest]);
     expect(statSync(dest)).toMatchObject({ mode: 0o40755, mtimeMs: 1_600_000_000_000 });
   });
 
@@ -180,35 +172,35 @@ describe.skipIf(noTar ?? cannotMount)(titleOf("a single layer", noTar ?? cannotM
 describe.skipIf(noTar)(titleOf("imgfs extract --tar", noTar), () => {
   it("gives a tar that GNU tar unpacks to the same tree", async () => {
     const dest = scratchDirectory("by-tar");
-    await shell(`node ${cli} extract --tar ${image} | ${gnuTar} -C ${dest} -f -`);
+    await shell(`${command} extract --tar ${image} | ${gnuTar} -C ${dest} -f -`);
     await compareTrees(await expectedHere(layout, "--holes"), await shownTree(dest, "--holes"));
   });
 
   it("gives a tar that another parser reads as the same tree, the same bytes each time", async () => {
     const tar = scratch("export.tar");
-    await shell(`node ${cli} extract ${image} - > ${tar}`);
+    await shell(`${command} extract ${image} - > ${tar}`);
     await compareTrees(await expectedTree(layout, "--holes"), await expectedTree(tar, "--holes"));
     const again = scratch("again.tar");
-    await shell(`node ${cli} extract --tar ${image} / > ${again}`);
+    await shell(`${command} extract --tar ${image} / > ${again}`);
     expect(readFileSync(again).equals(readFileSync(tar))).toBe(true);
   });
 
   it("builds to the same tree root", async () => {
     const tar = scratch("back.tar");
-    await shell(`node ${cli} extract --tar ${image} > ${tar}`);
+    await shell(`${command} extract --tar ${image} > ${tar}`);
     expect(await treeRoot(await build(`tar:${tar}`))).toBe(await treeRoot(image));
   });
 
   it("of a part holds that part", async () => {
     const list = (path: string): Promise<string> =>
-      shell(`node ${cli} extract --tar ${image} ${path} | tar -tf - | LC_ALL=C sort`);
+      shell(`${command} extract --tar ${image} ${path} | tar -tf - | LC_ALL=C sort`);
     expect(await list("usr/share/doc")).toBe("./\ncurl\n");
     expect(await list("/special/fifo")).toBe("fifo\n");
     expect((await list("special/own/")).split("\n")).toEqual(["./", "u100000", "u3000000", "umax", ""]);
   });
 
   it("ends quietly when nobody reads on", async () => {
-    expect(await shell(`{ node ${cli} extract --tar ${image}; echo $? >&2; } 2>&1 | head -c 1 | wc -c`)).toBe(
+    expect(await shell(`{ ${command} extract --tar ${image}; echo $? >&2; } 2>&1 | head -c 1 | wc -c`)).toBe(
       "1\n",
     );
   });
@@ -264,7 +256,7 @@ describe.skipIf(noUnshare)(titleOf("an extraction that cannot end well", noUnsha
     const room = scratchDirectory("small");
     const script = `
       mount -t tmpfs -o size=1m,nr_inodes=100k none ${room}
-      node ${cli} extract ${image} ${room}/tree && exit 9
+      ${command} extract ${image} ${room}/tree && exit 9
       echo "code $?, left: $(ls -A ${room})"`;
     const { stdout, stderr } = await run("unshare", ["-m", "sh", "-c", script]);
     expect(stdout).toBe("code 1, left: \n");
@@ -278,7 +270,7 @@ describe.skipIf(noUnshare)(titleOf("an extraction that cannot end well", noUnsha
     const many = scratch("many");
     writeLayout(many, [tar], { compression: "none" });
     const dest = scratch("stopped");
-    const child = spawn(process.execPath, [cli, "extract", await build(`oci:${many}`), dest], {
+    const child = spawn(command, ["extract", await build(`oci:${many}`), dest], {
       stdio: ["ignore", "ignore", openSync(scratch("stderr"), "w")],
     });
     const ended = new Promise((done) => child.on("exit", done));

@@ -15,7 +15,7 @@ import { noise, oddLayers } from "./make-image.js";
 import {
   build,
   cannotMount,
-  cli,
+  command,
   compareTrees,
   expectedTree,
   hasCommand,
@@ -39,12 +39,12 @@ let layout: string;
 let image: string;
 let flat: string;
 
-const command = (...args: readonly string[]): Promise<string> => succeed(process.execPath, [cli, ...args]);
+const outputOf = (...args: readonly string[]): Promise<string> => succeed(command, args);
 
 /** Builds into one file and returns it. */
 async function flattened(source: string, ...options: readonly string[]): Promise<string> {
   const dest = scratch("flat.imgfs");
-  await command("build", "--flatten", source, dest, "--progress=none", ...options);
+  await outputOf("build", "--flatten", source, dest, "--progress=none", ...options);
   return dest;
 }
 
@@ -96,14 +96,14 @@ describe.skipIf(noCommand)(titleOf("imgfs build --flatten", noCommand), () => {
       await build(`oci:${layout}`, "--codec", "zstd:1"),
     ]) {
       const file = scratch("by-flatten.imgfs");
-      await command("flatten", from, file);
+      await outputOf("flatten", from, file);
       expect(sha256(readFileSync(file))).toBe(expected);
     }
   });
 
   it("has the tree root of the folder, and its config", async () => {
     const facts = (path: string): Promise<Record<string, unknown>> =>
-      command("inspect", path, "--json").then((text) => JSON.parse(text));
+      outputOf("inspect", path, "--json").then((text) => JSON.parse(text));
     const [one, folder] = [await facts(flat), await facts(image)];
     expect(one).toMatchObject({ kind: "index", flattened: true, blobs: [] });
     expect(folder).toMatchObject({ kind: "index", flattened: false });
@@ -111,9 +111,9 @@ describe.skipIf(noCommand)(titleOf("imgfs build --flatten", noCommand), () => {
     const config = readFileSync(join(image, "config.json"), "utf8");
     expect(one["configDigest"]).toBe(`sha256:${sha256(Buffer.from(config))}`);
     expect(folder["configDigest"]).toBe(one["configDigest"]);
-    expect(await command("inspect", flat, "--config")).toBe(config);
-    expect(await command("inspect", image, "--config")).toBe(config);
-    expect(await command("inspect", flat)).toContain(`\nconfig       ${String(one["configDigest"])}\n`);
+    expect(await outputOf("inspect", flat, "--config")).toBe(config);
+    expect(await outputOf("inspect", image, "--config")).toBe(config);
+    expect(await outputOf("inspect", flat)).toContain(`\nconfig       ${String(one["configDigest"])}\n`);
   });
 
   it("is read by ls, cat, check and extract like the folder", async () => {
@@ -122,17 +122,17 @@ describe.skipIf(noCommand)(titleOf("imgfs build --flatten", noCommand), () => {
       ["ls", "--json", "-R"],
     ] as const) {
       const [name, ...options] = args;
-      expect(await command(name, flat, ...options)).toBe(await command(name, image, ...options));
+      expect(await outputOf(name, flat, ...options)).toBe(await outputOf(name, image, ...options));
     }
-    expect(await command("cat", flat, "etc/hostname")).toBe("gnu\n");
-    expect(await command("check", "--data", flat)).toMatch(/^no damage found in 1 file, /);
+    expect(await outputOf("cat", flat, "etc/hostname")).toBe("gnu\n");
+    expect(await outputOf("check", "--data", flat)).toMatch(/^no damage found in 1 file, /);
     expect((await imgfs("extract", flat, scratch("tree"), "etc")).code).toBe(0);
   });
 
   it("replaces an imgfs file, and nothing else", async () => {
     const dest = scratch("dest.imgfs");
     copyFileSync(join(image, "index.imgfs"), dest);
-    await command("build", "--flatten", `oci:${layout}`, dest, "--progress=none");
+    await outputOf("build", "--flatten", `oci:${layout}`, dest, "--progress=none");
     expect(sha256(readFileSync(dest))).toBe(sha256(readFileSync(flat)));
     const text = scratch("text");
     writeFileSync(text, "mine");
@@ -189,13 +189,9 @@ describe.skipIf(noCommand)(titleOf("imgfs build --flatten", noCommand), () => {
     const room = scratchDirectory("stopped");
     const dest = join(room, "image.imgfs");
     for (const signal of ["SIGINT", "SIGKILL"] as const) {
-      const child = spawn(
-        process.execPath,
-        [cli, "build", "--flatten", `oci:${big}`, dest, "--progress=none"],
-        {
-          stdio: ["ignore", "ignore", openSync(scratch("stderr"), "w")],
-        },
-      );
+      const child = spawn(command, ["build", "--flatten", `oci:${big}`, dest, "--progress=none"], {
+        stdio: ["ignore", "ignore", openSync(scratch("stderr"), "w")],
+      });
       const ended = new Promise((done) => child.on("exit", done));
       await until("it has begun", () => readdirSync(room).length > 0);
       child.kill(signal);
@@ -203,7 +199,7 @@ describe.skipIf(noCommand)(titleOf("imgfs build --flatten", noCommand), () => {
       expect(existsSync(dest)).toBe(false);
       expect(readdirSync(room).length).toBe(signal === "SIGINT" ? 0 : 1);
     }
-    await command("flatten", flat, dest);
+    await outputOf("flatten", flat, dest);
     expect(readdirSync(room)).toEqual(["image.imgfs"]);
   });
 });

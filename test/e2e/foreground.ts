@@ -3,7 +3,7 @@
 import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { stat } from "node:fs/promises";
-import { cleanLater, cli, isMounted, scratch, scratchDirectory, until } from "./mounted.js";
+import { cleanLater, command, isMounted, scratch, scratchDirectory, until } from "./mounted.js";
 
 export interface Foreground {
   readonly path: string;
@@ -22,13 +22,9 @@ export async function mountForeground(image: string, ...options: string[]): Prom
   const path = scratchDirectory("mnt");
   const pidFile = scratch("pid");
   cleanLater(path, pidFile);
-  const child = spawn(
-    process.execPath,
-    [cli, "mount", "-f", "--pid-file", pidFile, image, path, ...options],
-    {
-      stdio: ["ignore", "ignore", "pipe"],
-    },
-  );
+  const child = spawn(command, ["mount", "-f", "--pid-file", pidFile, image, path, ...options], {
+    stdio: ["ignore", "ignore", "pipe"],
+  });
   let text = "";
   child.stderr.on("data", (data) => {
     text += data;

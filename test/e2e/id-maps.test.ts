@@ -9,7 +9,7 @@ import {
   build,
   cannotMount,
   cleanLater,
-  cli,
+  command,
   imgfs,
   isMounted,
   type Mounted,
@@ -214,11 +214,11 @@ describe.skipIf(reason)(titleOf("an id map", reason), () => {
     const path = scratchDirectory("mnt");
     cleanLater(path, scratch("no-pid-file"));
     const ids = "uidmapping=0:1000:1:1:100000:65535,gidmapping=0:100:5";
-    await succeed(process.execPath, [cli, "mount", image, path, "-o", ids]);
+    await succeed(command, ["mount", image, path, "-o", ids]);
     const owned = ["etc/motd", "home/user", "etc/far"].map((name) => join(path, name));
     expect(await succeed("stat", ["-c", "%u:%g", ...owned])).toBe("1000:100\n100999:65534\n65534:65534\n");
     await imgfs("umount", path);
-    await succeed(process.execPath, [cli, "mount", image, path, "-o", "squash_to_root"]);
+    await succeed(command, ["mount", image, path, "-o", "squash_to_root"]);
     expect(await succeed("stat", ["-c", "%u:%g", ...owned])).toBe("0:0\n0:0\n0:0\n");
   });
 
@@ -260,7 +260,7 @@ describe.skipIf(reason)(titleOf("an id map", reason), () => {
     const mountpoint = scratchDirectory("mnt");
     const upper = scratch("upper");
     const script = `
-      imgfs="$1 $2" image=$3 mountpoint=$4 upper=$5
+      imgfs=$1 image=$2 mountpoint=$3 upper=$4
       ! $imgfs mount $image $mountpoint --strict-id-map || exit 5
       $imgfs mount $image $mountpoint --upper $upper
       cd $mountpoint
@@ -275,7 +275,7 @@ describe.skipIf(reason)(titleOf("an id map", reason), () => {
       stat -c %u:%g etc/far home/user; echo more >> etc/far; cat home/user/notes
       cd /
       $imgfs umount $mountpoint`;
-    const args = ["-Urm", "sh", "-euc", script, "sh", process.execPath, cli, image, mountpoint, upper];
+    const args = ["-Urm", "sh", "-euc", script, "sh", command, image, mountpoint, upper];
     const { code, stdout, stderr } = await run("unshare", args);
     expect({ code, stdout }).toEqual({
       code: 0,

@@ -9,7 +9,7 @@ import { manyLayers } from "./make-image.js";
 import {
   build,
   cannotMount,
-  cli,
+  command,
   imgfs,
   isMounted,
   isRunning,
@@ -60,14 +60,14 @@ describe.skipIf(cannotMount).each(transports)(titleOf("a mount by $name", cannot
   it("prints its counters to the caller's stderr when that is a file, and never holds a pipe", async () => {
     const log = scratch("stats");
     const target = scratchDirectory("mnt");
-    const command = `"${process.execPath}" "${cli}" mount ${words} --stats-on-exit "${image}" "${target}"`;
-    await shell(`${command} 2> "${log}"`);
+    const line = `"${command}" mount ${words} --stats-on-exit "${image}" "${target}"`;
+    await shell(`${line} 2> "${log}"`);
     await shell(`ls "${target}"; umount "${target}"`);
     await until("the counters are printed", () =>
       /\bLOOKUP\b|\bREADDIR(PLUS)?\b/.test(readFileSync(log, "utf8")),
     );
     // The reader of this pipe sees its end although the mount lives.
-    await shell(`${command} 2>&1 | cat; "${process.execPath}" "${cli}" umount "${target}"`);
+    await shell(`${line} 2>&1 | cat; "${command}" umount "${target}"`);
     expect(isMounted(target)).toBe(false);
   });
 
@@ -180,17 +180,17 @@ describe.skipIf(cannotMount).each(transports)(titleOf("a mount by $name", cannot
       const mountpoint = scratchDirectory("mnt");
       const script = `
       set -eu
-      node=$1 cli=$2 image=$3 mountpoint=$4 upper=$5
-      $node $cli mount ${words} $image $mountpoint --upper $upper --pid-file $upper.pid
+      imgfs=$1 image=$2 mountpoint=$3 upper=$4
+      $imgfs mount ${words} $image $mountpoint --upper $upper --pid-file $upper.pid
       cat $mountpoint/stack/top
       echo changed > $mountpoint/stack/top
       rm $mountpoint/stack/layer-2
       mkdir $mountpoint/made
       ls $mountpoint/stack
       cp $upper.pid $upper.was
-      $node $cli umount $mountpoint
+      $imgfs umount $mountpoint
     `;
-      const args = ["-Urm", "sh", "-c", script, "sh", process.execPath, cli, image, mountpoint, upper];
+      const args = ["-Urm", "sh", "-c", script, "sh", command, image, mountpoint, upper];
       const outcome = await run("unshare", args);
       expect(outcome).toMatchObject({ code: 0, stderr: "" });
       expect(outcome.stdout).toMatch(/^last written by layer 3\n/);

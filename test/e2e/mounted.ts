@@ -8,7 +8,6 @@ import { join, resolve } from "node:path";
 import { afterAll, afterEach } from "vitest";
 
 const here = import.meta.dirname;
-export const cli = resolve(here, "../../dist/cli/main.js");
 /** The command as people run it. */
 export const command = resolve(here, "../../bin/imgfs");
 const oracle = join(here, "oracle.py");
@@ -16,7 +15,9 @@ const oracle = join(here, "oracle.py");
 // ---------------------------------------------------------------- what this machine can do
 
 /** Why the command itself cannot run, or undefined. */
-export const noCommand: string | undefined = existsSync(cli) ? undefined : "no dist/: run npm run build";
+export const noCommand: string | undefined = existsSync(resolve(here, "../../dist/bin/imgfs.cjs"))
+  ? undefined
+  : "no dist/: run npm run build";
 
 /** Why no test with a mount can run here, or undefined. */
 export const cannotMount: string | undefined =

@@ -312,25 +312,18 @@ describe.skipIf(cannotMount)(titleOf("fuse-native where it cannot be", cannotMou
     // The built package, as it is installed without the optional one.
     const folder = scratchDirectory("without");
     const root = resolve(import.meta.dirname, "../..");
-    await shell(`cp -r "${root}/dist" "${root}/package.json" "${folder}/"; mkdir "${folder}/node_modules"
+    await shell(`cp -r "${root}/bin" "${root}/dist" "${root}/package.json" "${folder}/"; mkdir "${folder}/node_modules"
       for p in "${root}"/node_modules/* "${root}"/node_modules/.bin; do
         case "$p" in */fuse-native) ;; *) ln -s "$p" "${folder}/node_modules/" ;; esac; done`);
     const mountpoint = scratchDirectory("mnt");
-    const own = join(folder, "dist/cli/main.js");
-    const missing = await run(process.execPath, [
-      own,
-      "mount",
-      image,
-      mountpoint,
-      "--transport",
-      "fuse-native",
-    ]);
+    const own = join(folder, "bin/imgfs");
+    const missing = await run(own, ["mount", image, mountpoint, "--transport", "fuse-native"]);
     expect(missing.code).toBe(32);
     expect(missing.stderr).toMatch(oneLine);
     expect(missing.stderr).toContain("npm install --ignore-scripts fuse-native@2.2.6");
     expect(isMounted(mountpoint)).toBe(false);
-    expect((await run(process.execPath, [own, "mount", image, mountpoint])).code).toBe(0);
-    expect((await run(process.execPath, [own, "umount", mountpoint])).code).toBe(0);
+    expect((await run(own, ["mount", image, mountpoint])).code).toBe(0);
+    expect((await run(own, ["umount", mountpoint])).code).toBe(0);
   });
 
   it.skipIf(noNative)(titleOf("refuses what it cannot pass on, and leaves nothing", noNative), async () => {

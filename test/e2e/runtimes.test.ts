@@ -8,7 +8,7 @@ import {
   build,
   cannotMount,
   cleanLater,
-  cli,
+  command,
   isMounted,
   type Outcome,
   run,
@@ -42,7 +42,6 @@ interface Place {
 
 describe.skipIf(cannotMount)(titleOf("a container on a mount", cannotMount), () => {
   let image: string;
-  let programs: string;
   let containers = 0;
 
   beforeAll(async () => {
@@ -54,10 +53,6 @@ describe.skipIf(cannotMount)(titleOf("a container on a mount", cannotMount), () 
       layerTar(folders),
     ]);
     image = await build(`oci:${layout}`);
-    programs = scratchDirectory("bin");
-    const command = join(programs, "imgfs");
-    writeFileSync(command, `#!/bin/sh\nexec "${process.execPath}" "${cli}" "$@"\n`);
-    chmodSync(command, 0o755);
   });
 
   /** A fresh place with the bundle of the guide, mounted. */
@@ -73,7 +68,7 @@ describe.skipIf(cannotMount)(titleOf("a container on a mount", cannotMount), () 
     const start = (script: string): Promise<Outcome> =>
       run("sh", ["-euc", script.replace(/ demo\b/, ` ${id}`)], {
         cwd: folder,
-        env: { PATH: `${programs}:${process.env["PATH"]}` },
+        env: { PATH: `${dirname(command)}:${process.env["PATH"]}` },
       });
     const place: Place = {
       folder,

@@ -8,7 +8,7 @@ import { sha256Hex } from "../fixtures/tar.js";
 import {
   build,
   cannotMount,
-  cli,
+  command,
   compareTrees,
   hasCommand,
   imgfs,
@@ -86,7 +86,7 @@ describe.skipIf(reason)(titleOf("a tree of files as a source", reason), () => {
     const image = await build(`dir:${plain}`);
     expect(readdirSync(image)).toContain(`${sha256Hex(stream)}.imgfs`);
     expect(await contentsOf(await build(`tar:${file}`))).toEqual(await contentsOf(image));
-    await shell(`node '${cli}' extract --tar '${image}' > '${file}-again'`);
+    await shell(`'${command}' extract --tar '${image}' > '${file}-again'`);
     expect(readFileSync(`${file}-again`).equals(stream)).toBe(true);
     const unpacked = scratchDirectory("unpacked");
     await succeed("tar", ["--xattrs", "--xattrs-include=*", "--numeric-owner", "-xpf", file, "-C", unpacked]);
