@@ -34,7 +34,7 @@ export async function serveNative(data: WorkerData, tell: (message: WorkerMessag
       request: requestOf({
         source: options.sources[0] ?? "imgfs",
         mountpoint,
-        readOnly: options.upper === undefined,
+        readOnly: options.readOnly ?? options.upper === undefined,
         devices: options.devices,
         kernel: options.kernel ?? {},
       }),
@@ -51,7 +51,11 @@ export async function serveNative(data: WorkerData, tell: (message: WorkerMessag
   } catch (cause) {
     destroy(fileSystem, log);
     log.debug("mount refused", { error: cause });
-    tell({ kind: "refused", reason: oneLine(cause) });
+    tell({
+      kind: "refused",
+      reason: oneLine(cause),
+      hint: cause instanceof MountFailure ? cause.hint : undefined,
+    });
   }
 }
 
