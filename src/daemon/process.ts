@@ -20,7 +20,6 @@ interface Outcome {
   hint?: string | undefined;
   end?: SessionEnd;
   crash?: unknown;
-  exitCode: number;
 }
 
 const stopSignals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
@@ -89,7 +88,7 @@ class MountProcess {
   private readonly logFd: number;
   private readonly log: Logger;
   private readonly counterMemory = createCounterMemory();
-  private readonly outcome: Outcome = { ready: false, exitCode: 0 };
+  private readonly outcome: Outcome = { ready: false };
   private stopping = false;
   private onRefused: (() => void) | undefined;
 
@@ -264,7 +263,7 @@ class MountProcess {
       this.log.error(`mount ${this.options.mountpoint}: ${trouble}`, { error: crash });
       return 1;
     }
-    return outcome.exitCode;
+    return 0;
   }
 
   private printCounters(): void {

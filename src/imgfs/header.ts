@@ -376,5 +376,5 @@ function unsigned(view: DataView, offset: number): number | undefined {
 }
 
 function snake(field: string): string {
-  return field.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`).replace(/_log2$/, "_log2");
+  return field.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }

@@ -3,6 +3,17 @@ import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import { Errno } from "../base/errno.js";
 import { pread } from "../sys/files.js";
 
+/** Fills `into` from a file; the count, short at the end of the file. Throws Node's system error. */
+export function readAt(fd: number, offset: number, into: Uint8Array): number {
+  let done = 0;
+  while (done < into.length) {
+    const got = readSync(fd, into, done, into.length - done, offset + done);
+    if (got === 0) break;
+    done += got;
+  }
+  return done;
+}
+
 /** Random access to one blob's stored bytes. Counts may be short at the end only; failures are negative errnos. */
 export interface BlobSource {
   /** For messages: a path, later a reference. */
@@ -42,15 +53,7 @@ export function fileSource(path: string): BlobSource {
       }
       return done;
     },
-    readBytes(offset, into) {
-      let done = 0;
-      while (done < into.length) {
-        const got = readSync(fd, into, done, into.length - done, offset + done);
-        if (got === 0) break;
-        done += got;
-      }
-      return done;
-    },
+    readBytes: (offset, into) => readAt(fd, offset, into),
     close() {
       if (open) closeSync(fd);
       open = false;

@@ -1,11 +1,12 @@
 // Work that an image would rather have done in another thread: the messages, and what that thread does with them.
 // The module is loaded by helper threads; nothing here knows an Image.
-import { fsyncSync, readSync, writeSync } from "node:fs";
+import { fsyncSync, writeSync } from "node:fs";
 import { Errno } from "../base/errno.js";
 import { regionAt } from "../sys/memory.js";
 import { type HashedRun, hashContent } from "./content-hash.js";
 import { decodeFrame, type FramePlace, faultText } from "./frames.js";
 import { FRAME } from "./layout.js";
+import { readAt } from "./source.js";
 
 /** A few frames of a blob, to be decoded into memory. */
 export interface FramesTask {
@@ -92,17 +93,6 @@ export function runTask(task: Task): TaskResult {
     const { errno } = cause as NodeJS.ErrnoException;
     return { status: typeof errno === "number" && errno < 0 ? errno : -Errno.EIO };
   }
-}
-
-/** Fills `into` from a file; the count, short at the end of the file. Throws Node's system error. */
-export function readAt(fd: number, offset: number, into: Uint8Array): number {
-  let done = 0;
-  while (done < into.length) {
-    const got = readSync(fd, into, done, into.length - done, offset + done);
-    if (got === 0) break;
-    done += got;
-  }
-  return done;
 }
 
 function runFrames({ fd, frames }: FramesTask): TaskResult {
