@@ -1,4 +1,5 @@
-// An image from source to folder: `<diffID hex>.imgfs` for each layer, `index.imgfs`, and `config.json` as it came.
+// An image from source to folder: a blob for each layer, named by its diffID and codec, `index.imgfs`, and `config.json`
+// as it came.
 // Invariants: nothing gets its name before every layer has been converted and checked and the index is made; the
 // index is named last; a build that fails leaves the folder as it found it. The files depend on the image only, not
 // on the number of jobs, the clock or the machine.

@@ -1,6 +1,5 @@
 // Asks a mount which process serves it. The question can hang as long as that process does, and the thread that asks
-// cannot be interrupted then, so a child process asks and is left behind when it does not come back.
-// The child is ask.ts.
+// cannot be interrupted then, so a thread of the C library asks and is left behind when it does not come back.
 import { readdirSync, readFileSync } from "node:fs";
 import { Errno, errnoName } from "../base/errno.js";
 import { askXattrPath } from "../sys/xattr.js";
