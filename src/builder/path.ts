@@ -6,7 +6,7 @@ import { type Name, nameOf } from "../base/bytes.js";
 /** What the last component of a whiteout begins with (image-spec, layer.md#whiteouts). */
 export const whiteoutPrefix = ".wh.";
 
-export const maxComponent = 255;
+const maxComponent = 255;
 export const maxPath = 4095;
 
 const slash = 0x2f;

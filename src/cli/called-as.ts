@@ -20,7 +20,7 @@ export interface Called {
 }
 
 /** The first word by which bin/imgfs says that it was called as mount.imgfs. */
-export const HELPER_NAME = "mount.imgfs";
+const HELPER_NAME = "mount.imgfs";
 
 /** Reads the words after the program's name; `commands` are the ones of ours. */
 export function readWords(words: readonly string[], commands: ReadonlySet<string>): Called {

@@ -10,7 +10,7 @@ import { type FileSystem, SUSPENDED } from "./operations.js";
 import { type Exchange, isTooLong } from "./wire.js";
 
 /** Result of an operation that must not be answered. */
-export const NO_REPLY = -0x4000_0001;
+const NO_REPLY = -0x4000_0001;
 /** The kernel refuses replies with errnos from here on. */
 const ERRNO_LIMIT = 512;
 /** Longest copy asked of the filesystem at once; a short copy is continued by the caller. */

@@ -36,7 +36,7 @@ export const flagNames: readonly (readonly [number, string])[] = [
 ];
 
 /** The helper's path, or undefined: the usual places come before PATH, in which a user may have anything. */
-export function findFusermount(path: string = process.env["PATH"] ?? ""): string | undefined {
+function findFusermount(path: string = process.env["PATH"] ?? ""): string | undefined {
   const folders = ["/usr/bin", "/bin", ...path.split(":").filter((folder) => folder.startsWith("/"))];
   for (const name of ["fusermount3", "fusermount"]) {
     for (const folder of folders) {
@@ -58,7 +58,7 @@ const missing: Refusal = {
 };
 
 /** The text of the helper's -o: values have their commas and backslashes escaped. */
-export function helperOptions(request: MountRequest): string {
+function helperOptions(request: MountRequest): string {
   const escaped = (text: string): string => text.replace(/[\\,]/g, "\\$&");
   const flags = flagNames.filter(([flag]) => (request.flags & flag) !== 0).map(([, name]) => name);
   return [

@@ -152,7 +152,7 @@ export function openBlob(info: BlobInfo, directory: string, cache: FrameCache): 
 }
 
 /** The header alone. Throws Corrupt or Unsupported. */
-export function readHeader(source: BlobSource): ImageHeader {
+function readHeader(source: BlobSource): ImageHeader {
   const page = new Uint8Array(Math.min(L.HEADER_SIZE, source.size));
   return parseHeader(page.subarray(0, Math.max(0, source.readBytes(0, page))), source.size, source.name);
 }

@@ -95,7 +95,7 @@ export class BackingFds {
 }
 
 /** Opens the object `node` in its parent's directory. A descriptor or a negative errno. */
-export function openBacking(directoryFd: number, node: Node): number {
+function openBacking(directoryFd: number, node: Node): number {
   if (node.type === S_IFDIR) return openAt(directoryFd, node.name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
   if (node.type !== S_IFREG) return openAt(directoryFd, node.name, O_PATH | O_NOFOLLOW);
   const fd = openAt(directoryFd, node.name, O_RDWR | O_NOFOLLOW);

@@ -79,7 +79,7 @@ function copyUpWith(m: WritableState, q: Request, id: number, limit: number): St
 }
 
 /** The record of a directory, which exists in the upper directory afterwards. Throws FsError. */
-export function copyUpDirectory(m: WritableState, row: number): Node {
+function copyUpDirectory(m: WritableState, row: number): Node {
   const missing: number[] = [];
   let at = row;
   for (;;) {

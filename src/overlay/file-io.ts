@@ -143,7 +143,7 @@ function clearForUser(m: OverlayState, q: Request, node: Node, fd: number): Stat
 }
 
 /** A mode as it is after a write by somebody without privilege. */
-export function withoutSuidgid(mode: number): number {
+function withoutSuidgid(mode: number): number {
   return mode & ~S_ISUID & ((mode & S_IXGRP) !== 0 ? ~S_ISGID : ~0);
 }
 

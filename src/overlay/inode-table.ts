@@ -59,7 +59,7 @@ export interface Node {
 }
 
 /** st_ino of objects born in the upper directory: above every row. */
-export const UPPER_INO_BASE = 2 ** 33;
+const UPPER_INO_BASE = 2 ** 33;
 
 /** st_ino of an object born in the upper directory with this backing inode. */
 export function upperIno(backing: number): number {

@@ -35,7 +35,7 @@ export const HASHED_OFFSET_BASE = 2 ** 40;
 const HASH_RANGE = 2 ** 51;
 
 /** A 51-bit hash of a name; the same in every mount. */
-export function positionOf(name: string): number {
+function positionOf(name: string): number {
   let a = 0x9e3779b9;
   let b = 0x85ebca6b;
   for (let i = 0; i < name.length; i++) {

@@ -74,7 +74,7 @@ function adoptIndexed(m: OverlayState, upper: Upper, row: number): void {
 }
 
 /** The nodeid of a name in the upper directory, 0 for a whiteout, -ENOENT when the upper has nothing there. */
-export function findUpper(m: OverlayState, directory: Node, name: Uint8Array): number {
+function findUpper(m: OverlayState, directory: Node, name: Uint8Array): number {
   const directoryFd = m.fds.of(directory);
   const { stat } = m;
   const result = statAt(directoryFd, name, stat);
@@ -87,7 +87,7 @@ export function findUpper(m: OverlayState, directory: Node, name: Uint8Array): n
 }
 
 /** The record of an object in the upper directory, made when there is none. `stat` is what is there. */
-export function adopt(m: OverlayState, directory: Node, name: Uint8Array, stat: Stat): Node {
+function adopt(m: OverlayState, directory: Node, name: Uint8Array, stat: Stat): Node {
   const known = m.inodes.withBacking(stat.ino);
   if (known !== undefined) {
     const homeless = known.parent === undefined || known.parent === m.indexPlace;

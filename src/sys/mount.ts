@@ -11,7 +11,6 @@ const mountCall = bind<[number, number, number, number, number]>("mount", "int",
 ]);
 const umountCall = bind<[number, number]>("umount2", "int", ["uintptr_t", "int"]);
 
-export const MNT_FORCE = 1;
 export const MNT_DETACH = 2;
 export const UMOUNT_NOFOLLOW = 8;
 

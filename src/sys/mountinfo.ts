@@ -24,7 +24,7 @@ export function readMounts(file = "/proc/self/mountinfo"): MountEntry[] {
   return parseMounts(readFileSync(file));
 }
 
-export function parseMounts(bytes: Uint8Array): MountEntry[] {
+function parseMounts(bytes: Uint8Array): MountEntry[] {
   const lines = Buffer.from(bytes).toString("latin1").split("\n");
   return lines.flatMap((line) => {
     const fields = line.split(" ");

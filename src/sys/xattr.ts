@@ -53,10 +53,8 @@ const c = {
 
 export const XATTR_CREATE = 1;
 export const XATTR_REPLACE = 2;
-/** Kernel limits: name bytes, value bytes, list bytes (include/uapi/linux/limits.h). */
-export const XATTR_NAME_MAX = 255;
+/** Longest value, in bytes (include/uapi/linux/limits.h). */
 export const XATTR_SIZE_MAX = 65536;
-export const XATTR_LIST_MAX = 65536;
 
 const scratch = allocatePages(XATTR_SIZE_MAX);
 
@@ -181,7 +179,7 @@ export function setXattrAt(
   return key < 0 ? key : (file.length === 0 ? c.set : c.lset)(path, key, address, length, flags);
 }
 
-export function listXattrAt(dirfd: number, file: Uint8Array, address: number, length: number): number {
+function listXattrAt(dirfd: number, file: Uint8Array, address: number, length: number): number {
   const path = pathAt(dirfd, file);
   return path < 0 ? path : (file.length === 0 ? c.list : c.llist)(path, address, length);
 }

@@ -12,7 +12,7 @@ export class ZstdError extends Error {
 
 const MAGIC = 0xfd2fb528;
 const SKIPPABLE_MAGIC = 0x184d2a50;
-export const MAX_BLOCK = 128 << 10;
+const MAX_BLOCK = 128 << 10;
 /** Magic, descriptor, window, dictionary id, content size. */
 const MAX_HEADER = 18;
 

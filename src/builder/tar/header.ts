@@ -109,7 +109,7 @@ export function readNumber(block: Uint8Array, start: number, width: number, fiel
 }
 
 /** A text field up to its first NUL, as a copy. */
-export function fieldText(block: Uint8Array, start: number, width: number): Buffer {
+function fieldText(block: Uint8Array, start: number, width: number): Buffer {
   let end = start;
   while (end < start + width && block[end] !== 0) end++;
   return Buffer.from(block.subarray(start, end));

@@ -16,7 +16,7 @@ import { parsePax } from "./pax.js";
 import { type BodySink, checkSparse, OldSparse, readOldSparse, SparseBody, SparseText } from "./sparse.js";
 
 /** Bytes of an extended header or a long name, and of all global records together: the bound of Go's archive/tar. */
-export const maxExtension = 1 << 20;
+const maxExtension = 1 << 20;
 
 /** Takes what the reader finds. After a member of type file: any number of `body` and `hole`, then one `end`. */
 export interface TarHandler extends BodySink {

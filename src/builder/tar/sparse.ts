@@ -32,7 +32,7 @@ export function checkSparse(map: SparseMap, storedSize: number): SparseMap {
 }
 
 /** Appends a piece; throws when there are too many. */
-export function addPiece(pairs: number[], offset: number, length: number): void {
+function addPiece(pairs: number[], offset: number, length: number): void {
   if (pairs.length >= 2 * maxPieces) throw new Error(`sparse map of more than ${maxPieces} pieces`);
   pairs.push(offset, length);
 }

@@ -158,7 +158,7 @@ function statOf(fd: number, path: Buffer): Stat {
 }
 
 /** Throws when an object is not what it was; a file's data are covered by its times. */
-export function checkUnchanged(fd: number, before: Stat, path: Buffer): void {
+function checkUnchanged(fd: number, before: Stat, path: Buffer): void {
   if (!isSame(before, statOf(fd, path))) throw treeFault(path, changed);
 }
 
