@@ -11,16 +11,22 @@ import type { FileSystem } from "../fuse/operations.js";
 export type CommonMountOptions = Partial<
   Pick<
     MountOptions,
-    "devices" | "kernel" | "readdirplus" | "pidFile" | "logFile" | "logLevel" | "logFormat" | "statsOnExit"
+    | "devices"
+    | "kernel"
+    | "transport"
+    | "readdirplus"
+    | "pidFile"
+    | "logFile"
+    | "logLevel"
+    | "logFormat"
+    | "statsOnExit"
   >
 >;
 
-/** Without `upper` the mount is read-only. */
-export type MountImageOptions = CommonMountOptions &
-  Pick<
-    MountOptions,
-    "upper" | "work" | "readOnly" | "uidMap" | "gidMap" | "squashToRoot" | "strictIdMap" | "verify"
-  >;
+/** As the flags of `imgfs mount`. Without `upper` the mount is read-only. */
+export type MountImageOptions = Partial<
+  Omit<MountOptions, "sources" | "mountpoint" | "channelFd" | "fileSystem">
+>;
 
 /** A mount that is live. It outlives the program that made it unless it is unmounted. */
 export interface Mounted {
