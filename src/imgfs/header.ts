@@ -291,6 +291,10 @@ function parseSections(
     const record = known === undefined ? `section ${id}` : `section ${known.name}`;
     if (id <= lastId) throw bad(record, `follows section ${lastId}`);
     if (known === undefined && (flags & L.SECTION_OPTIONAL) === 0) throw new Unsupported(file, record);
+    // tree_root covers flags: equal trees must not differ in what nobody reads.
+    const name = names.find((one) => L.Section[one].id === id);
+    const wanted = name === undefined || L.isOptional(name) ? L.SECTION_OPTIONAL : 0;
+    if (flags !== wanted) throw bad(record, `flags ${flags} instead of ${wanted}`);
     if (known !== undefined && recordSize !== known.recordSize) {
       throw bad(record, `record size ${recordSize} instead of ${known.recordSize}`);
     }

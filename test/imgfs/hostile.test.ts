@@ -55,6 +55,13 @@ describe("a hostile file", () => {
     expect(findings.at(-1)?.problem).toBe("offset beyond 2^53 instead of 4096");
   });
 
+  it("with flags of a section that nobody knows is refused: two files of one tree would have two tree roots", () => {
+    const path = forged(directory({}), (parts) => {
+      (parts.sections[0] as Parts["sections"][number]).flags = 0x10;
+    });
+    expect(() => Image.open(path)).toThrow("header: section DIRECTORY: flags 16 instead of 0");
+  });
+
   it("with a NUL in a symlink's target is refused: the kernel would take it for the end", () => {
     const path = forged(directory({ s: symlink("a/b") }), (parts) => {
       bytesOf(parts, "targets")[1] = 0;
