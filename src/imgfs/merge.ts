@@ -105,6 +105,11 @@ class Merger {
       this.tables.beginEntries(row);
       this.mergeDirectory(row, this.firstPart[row] as number, this.firstPart[row + 1] ?? this.partRow.length);
     }
+    if (!Number.isSafeInteger(this.logicalBytes)) {
+      throw new Error(
+        `${this.image(this.layers.length - 1).metadata.file}: its files and those below have 2^53 bytes or more together`,
+      );
+    }
     const key = createHash("sha256");
     for (const { image } of this.layers) key.update(digestBytes(image.rootDigest));
     return sealMetadata(this.tables, {

@@ -132,6 +132,7 @@ export function tablesOfTree(root: DirectoryInode, stored: readonly StoredConten
       tables.addEntry(row, type, target, hash, scratch, 0, length);
     }
   }
+  if (!Number.isSafeInteger(logicalBytes)) throw new Error("its files have 2^53 bytes or more together");
   return { tables, order, logicalBytes };
 }
 

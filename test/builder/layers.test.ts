@@ -738,6 +738,14 @@ describe("sparse files and types", () => {
     expect(at(await stack(tar({ name: "hole", pax })), "hole").size).toBe(2 ** 40);
   });
 
+  it("sparse files that together are larger than numbers can say are refused as a layer, and as an image", async () => {
+    const huge = (name: string, size: number): ReturnType<typeof file> =>
+      file(name, "abcd", { pax: { "GNU.sparse.map": "0,4", "GNU.sparse.size": String(size) } });
+    const [one, two] = [huge("a", 2 ** 53 - 1), huge("b", 2 ** 53 - 2)];
+    await expect(stack(tar(one, two))).rejects.toThrow(/^its files have 2\^53 bytes or more together$/);
+    await expect(stack(tar(one), tar(two))).rejects.toThrow(/those below have 2\^53 bytes or more together$/);
+  });
+
   it("contiguous_type7_and_v7_nul: 7 and NUL are files, NUL with a trailing slash is a directory", async () => {
     const tree = await stack(
       tar(file("seven", "7", { type: "7" }), file("nul", "0", { type: "\0", format: "v7" }), {

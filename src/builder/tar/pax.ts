@@ -87,6 +87,7 @@ export function paxTime(key: string, value: Buffer): PaxTime {
   if (!match || !Number.isSafeInteger(whole)) throw new Error(`pax ${key} is not a time`);
   const nsec = Number((match[3] ?? "").slice(0, 9).padEnd(9, "0"));
   if (match[1] === "") return { sec: whole, nsec };
+  if (whole === Number.MAX_SAFE_INTEGER && nsec > 0) throw new Error(`pax ${key} is not a time`);
   return nsec === 0 ? { sec: whole === 0 ? 0 : -whole, nsec } : { sec: -whole - 1, nsec: 1e9 - nsec };
 }
 
