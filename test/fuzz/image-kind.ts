@@ -1,10 +1,11 @@
 // Fuzzing blobs and indexes. An input is right when every way to use it ends in an error that names file, section and
 // record, or in correct output: of a file whose digests no longer fit, what the sound one says; of one whose digests
 // fit, something that agrees with itself, with the checker, and with what merging makes of it.
-import { closeSync, mkdirSync, openSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, mkdirSync, openSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { checkImage, type Finding } from "../../src/imgfs/check.js";
 import { Corrupt, LinkError, Unsupported } from "../../src/imgfs/errors.js";
+import { flattenImage } from "../../src/imgfs/flatten.js";
 import { Image } from "../../src/imgfs/image.js";
 import * as L from "../../src/imgfs/layout.js";
 import { mergeLayers } from "../../src/imgfs/merge.js";
@@ -36,7 +37,7 @@ for (const name of [
 ]) {
   wholes.add(name);
 }
-wholes.add("between sections").add("before the data");
+wholes.add("between sections").add("before the data").add("CONFIG");
 
 function mustBeFinding({ file, section, record, problem }: Finding): void {
   must(
@@ -61,7 +62,7 @@ function mustBeRefusal(cause: unknown): void {
     const { message } = cause as Error;
     const known =
       (cause as Error).constructor === Error &&
-      /: it has entries in .* in the layers below$|: not a layer blob$|: the blob of layer sha256:[0-9a-f]{64} is missing$/s.test(
+      /: it has entries in .* in the layers below$|: its files and those below have 2\^53 bytes or more together$|: not a layer blob$|: the blob of layer sha256:[0-9a-f]{64} is missing$/s.test(
         message,
       );
     if (!known) throw new Wrong("no way to refuse a file", cause);
@@ -135,7 +136,7 @@ export function imageKind(mode: "raw" | "sealed", folder: string): Kind {
       const mutate = mode === "raw" ? mutateRaw : mutateSealed;
       return { label: seed.name, bytes: mutate(random, seed.bytes, other.bytes) };
     },
-    run({ label, bytes }: Input) {
+    async run({ label, bytes }: Input) {
       const seed = seedOf(label);
       const before = soundOf(seed);
       const { folder: home, base } = start();
@@ -190,8 +191,31 @@ export function imageKind(mode: "raw" | "sealed", folder: string): Kind {
         must(inMemory?.tree === used.tree, "what is sound is refused in memory");
       }
       merge(path, base, isSound, home);
+      if (bytes.length % 4 === 0) await flatten(path, isSound, home);
     },
   };
+}
+
+/** Flattening ends in an error that leaves no file, or in a sound file of the same tree. */
+async function flatten(path: string, isSound: boolean, folder: string): Promise<void> {
+  const target = join(folder, "merged", "flat.imgfs");
+  rmSync(target, { force: true });
+  let image: Image | undefined;
+  try {
+    image = Image.open(path);
+    if (image.kind !== "index") return;
+    const { treeRoot } = await flattenImage(image, target);
+    must(treeRoot === image.treeRoot, "flattening changed the tree");
+  } catch (cause) {
+    mustBeRefusal(cause);
+    must(!isSound, `a sound index is refused by flattening: ${(cause as Error).message}`);
+    must(!existsSync(target), "a file is left of an image that was refused");
+    return;
+  } finally {
+    image?.close();
+  }
+  const { findings } = checkImage(target, { data: true });
+  must(!isSound || findings.length === 0, `flattening made damage: ${JSON.stringify(findings[0])}`);
 }
 
 /** Merging ends in an error, or in an index that is itself sound, whatever the layers are. */

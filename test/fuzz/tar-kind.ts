@@ -71,7 +71,7 @@ function mustBeFault(cause: unknown, form: RegExp): void {
 
 /** Where conversions end: the member's name, an offset in the archive, or what is wrong with the stream as a whole. */
 const faultForms =
-  /^entry .*: .| at offset \d+$|^damaged (gzip|zstd) data: .|^(gzip|zstd|xz|bzip2) (compression|data)\b|^zstd: |^size mismatch: /s;
+  /^entry .*: .| at offset \d+$|^damaged (gzip|zstd) data: .|^(gzip|zstd|xz|bzip2) (compression|data)\b|^zstd: |^size mismatch: |^its files have 2\^53 bytes or more together$/s;
 
 export function layerKind(compressed: boolean, folder: string): Kind {
   const work = join(folder, "work");
