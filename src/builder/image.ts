@@ -96,7 +96,7 @@ export interface BuildResult {
 
 /**
  * Builds the image `source` (a reference, see oci/reference.ts) into the folder `dest`, which is made if needed.
- * Throws one-line Errors, outer to inner, that name the object: `layer 2 (sha256:ab12…): entry a/b: …`.
+ * Throws one-line Errors, outer to inner, that name the object: `layer 2 (sha256:ab12...): entry a/b: ...`.
  */
 export async function buildImage(
   source: string,

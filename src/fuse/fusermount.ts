@@ -36,7 +36,8 @@ export const flagNames: readonly (readonly [number, string])[] = [
 ];
 
 /** The helper's path, or undefined: the usual places come before PATH, in which a user may have anything. */
-function findFusermount(path: string = process.env["PATH"] ?? ""): string | undefined {
+function findFusermount(): string | undefined {
+  const path = process.env["PATH"] ?? "";
   const folders = ["/usr/bin", "/bin", ...path.split(":").filter((folder) => folder.startsWith("/"))];
   for (const name of ["fusermount3", "fusermount"]) {
     for (const folder of folders) {

@@ -24,7 +24,7 @@ interface InodeBase {
   mode: number;
   uid: number;
   gid: number;
-  /** Seconds since 1970, may be negative; exact within ±2**53. */
+  /** Seconds since 1970, may be negative; exact within +-2**53. */
   mtimeSec: number;
   /** Nanoseconds in [0, 1e9). */
   mtimeNsec: number;

@@ -1,4 +1,4 @@
-// `dir:PATH` where PATH is what `skopeo copy … dir:PATH` and `buildah push … dir:PATH` write (containers-image,
+// `dir:PATH` where PATH is what `skopeo copy ... dir:PATH` and `buildah push ... dir:PATH` write (containers-image,
 // directory transport): `version`, `manifest.json` and the blobs, each named by the hex of its digest.
 import { open } from "node:fs/promises";
 import { join } from "node:path";

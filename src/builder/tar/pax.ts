@@ -7,7 +7,7 @@ import type { Xattr } from "../../imgfs/tree.js";
 /** Values by key. The keys of sparse format 0.0 repeat: their pairs are in `sparsePairs`. */
 export interface PaxRecords {
   readonly values: Map<string, Buffer>;
-  /** Offset, length, offset, length, … as format 0.0 lists them. */
+  /** Offset, length, offset, length, ... as format 0.0 lists them. */
   readonly sparsePairs: number[];
 }
 

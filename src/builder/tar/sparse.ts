@@ -8,7 +8,7 @@ const maxPieces = 1 << 18;
 
 /** Offset and length of each stored piece of a file, and the file's real size. */
 export interface SparseMap {
-  /** Offset, length, offset, length, … */
+  /** Offset, length, offset, length, ... */
   readonly pairs: readonly number[];
   readonly realSize: number;
 }
@@ -62,7 +62,7 @@ export function readOldSparse(
   return block[place.more] !== 0;
 }
 
-/** The map of format 0.1: `offset,length,offset,length,…`. */
+/** The map of format 0.1: `offset,length,offset,length,...`. */
 export function parseSparseList(value: Buffer): number[] {
   const pairs: number[] = [];
   if (value.length === 0) return pairs;

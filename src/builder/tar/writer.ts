@@ -39,7 +39,7 @@ interface Block {
 
 /**
  * The headers of `member`, and for a sparse file its map: the bytes of its data follow, filled up with zeros to whole
- * blocks. `pieces` is offset, length, offset, length, … of what a sparse file stores (PAX sparse format 1.0; GNU tar
+ * blocks. `pieces` is offset, length, offset, length, ... of what a sparse file stores (PAX sparse format 1.0; GNU tar
  * manual, "Storing Sparse Files"); a file that ends with a hole ends with a piece of length 0 there.
  */
 export function encodeMember(member: TarMember, pieces?: readonly number[]): Buffer {
