@@ -16,7 +16,7 @@ const may: Readonly<Record<string, readonly string[]>> = {
   oci: ["base"],
   builder: ["base", "sys", "zstd", "imgfs", "oci"],
   extract: ["base", "sys", "imgfs", "builder"],
-  daemon: ["base", "sys", "zstd", "imgfs", "fuse", "overlay"],
+  daemon: ["base", "sys", "imgfs", "fuse", "overlay"],
   // What the package exports; nothing of ours imports it.
   api: ["base", "sys", "imgfs", "fuse", "builder", "extract", "daemon"],
   cli: ["base", "sys", "zstd", "imgfs", "fuse", "overlay", "oci", "builder", "extract", "daemon"],
