@@ -90,10 +90,7 @@ export class HelperPool {
 
   /** Lets every thread end after the tasks it has. */
   stop(): void {
-    for (const { port, worker } of this.helpers) {
-      port.postMessage({ kind: "stop" } satisfies Task);
-      worker.unref();
-    }
+    for (const helper of this.helpers) letEnd(helper);
     this.helpers.length = 0;
   }
 
@@ -116,7 +113,8 @@ export class HelperPool {
 
   private waitFor(helper: Helper): boolean {
     if (Atomics.wait(helper.ready, 0, 0, START_LIMIT) !== "timed-out") return true;
-    void helper.worker.terminate();
+    // Never terminate(): it may be inside the C library. It ends by itself should it get that far.
+    letEnd(helper);
     this.helpers.splice(this.helpers.indexOf(helper), 1);
     this.failedToStart(new Error(`not running after ${START_LIMIT} ms`));
     return false;
@@ -152,6 +150,12 @@ export class HelperPool {
       return undefined;
     }
   }
+}
+
+/** Lets a thread end after the tasks it has. */
+function letEnd({ port, worker }: Helper): void {
+  port.postMessage({ kind: "stop" } satisfies Task);
+  worker.unref();
 }
 
 function leastBusy(helpers: readonly Helper[]): Helper | undefined {
