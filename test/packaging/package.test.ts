@@ -22,6 +22,7 @@ import {
   scratch,
   scratchDirectory,
   shell,
+  titleOf,
   until,
 } from "../e2e/mounted.js";
 import { layerTar } from "../e2e/tar-writer.js";
@@ -108,7 +109,7 @@ describe("installed without a compiler", () => {
   });
 
   it.skipIf(cannotMount !== undefined)(
-    "builds, mounts and unmounts an image, also as mount(8) does",
+    titleOf("builds, mounts and unmounts an image, also as mount(8) does", cannotMount),
     async () => {
       const image = scratch("image");
       const mountpoint = scratchDirectory("mnt");
@@ -215,7 +216,7 @@ describe("what the package exports", () => {
   });
 
   it.skipIf(cannotMount !== undefined)(
-    "builds and mounts from a program, which a mount outlives",
+    titleOf("builds and mounts from a program, which a mount outlives", cannotMount),
     async () => {
       const mountpoint = scratchDirectory("mnt");
       const pidFile = scratch("pid");
@@ -314,7 +315,7 @@ describe("types and examples", () => {
   });
 
   it.skipIf(cannotMount !== undefined)(
-    "the hello filesystem serves in the foreground until it is told to stop",
+    titleOf("the hello filesystem serves in the foreground until it is told to stop", cannotMount),
     async () => {
       const mountpoint = scratchDirectory("mnt");
       const child = spawn(process.execPath, [join(project, "out/hello.js"), mountpoint, "good morning"], {
@@ -347,13 +348,15 @@ describe("types and examples", () => {
     },
   );
 
-  it.skipIf(cannotMount !== undefined)("and in the background, and ends when it is unmounted", async () => {
-    const mountpoint = scratchDirectory("mnt");
-    cleanLater(mountpoint, scratch("pid"));
-    const file = join(project, "background.js");
-    writeFileSync(
-      file,
-      `import { existsSync, readFileSync } from "node:fs";
+  it.skipIf(cannotMount !== undefined)(
+    titleOf("and in the background, and ends when it is unmounted", cannotMount),
+    async () => {
+      const mountpoint = scratchDirectory("mnt");
+      cleanLater(mountpoint, scratch("pid"));
+      const file = join(project, "background.js");
+      writeFileSync(
+        file,
+        `import { existsSync, readFileSync } from "node:fs";
        import { mountFileSystem } from "imgfs/fuse";
        const module = new URL("./out/hello-filesystem.js", import.meta.url);
        const hello = await mountFileSystem(module, process.argv[2]);
@@ -362,8 +365,9 @@ describe("types and examples", () => {
        try { readFileSync(process.argv[2]); } catch (cause) { code = cause.code; }
        await hello.unmount();
        console.log(JSON.stringify({ text, code, lives: existsSync("/proc/" + hello.pid + "/exe") }));`,
-    );
-    const said = await clean(process.execPath, [file, mountpoint], { path: installed.path, cwd: project });
-    expect(JSON.parse(said)).toEqual({ text: "hello, world\n", code: "EISDIR", lives: false });
-  });
+      );
+      const said = await clean(process.execPath, [file, mountpoint], { path: installed.path, cwd: project });
+      expect(JSON.parse(said)).toEqual({ text: "hello, world\n", code: "EISDIR", lives: false });
+    },
+  );
 });
