@@ -76,6 +76,30 @@ describe.skipIf(cannotMount !== undefined)(titleOf("the command", cannotMount), 
     await until("the daemon has ended", () => !isRunning(pid));
   });
 
+  it("mounts with any of the standard streams closed", async () => {
+    const mountpoint = scratchDirectory("mnt");
+    const pidFile = scratch("pid");
+    cleanLater(mountpoint, pidFile);
+    for (const closed of ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"]) {
+      const script = `"$0" mount "$1" "$2" --pid-file "$3" ${closed}; code=$?; "$0" umount "$2" ${closed}; echo $code $?`;
+      expect(await run("sh", ["-c", script, command, image, mountpoint, pidFile]), closed).toMatchObject({
+        stdout: "0 0\n",
+        stderr: "",
+      });
+    }
+  });
+
+  it("leaves a lock to the caller who took it", async () => {
+    const mountpoint = scratchDirectory("mnt");
+    const pidFile = scratch("pid");
+    cleanLater(mountpoint, pidFile);
+    const script =
+      'exec 9>"$4"; flock 9; "$0" mount "$1" "$2" --pid-file "$3" && exec 9>&-; flock -n "$4" true; echo $?';
+    const { stdout } = await run("sh", ["-c", script, command, image, mountpoint, pidFile, scratch("lock")]);
+    expect(stdout).toBe("0\n");
+    await run(command, ["umount", mountpoint]);
+  });
+
   it("says why a mount failed on one line, with the exit code of the failure", async () => {
     const mountpoint = scratchDirectory("mnt");
     expect(await run(command, ["mount", image])).toMatchObject({ code: 2, stdout: "" });
