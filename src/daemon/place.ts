@@ -85,6 +85,11 @@ export async function preparePlace(options: MountOptions): Promise<string> {
     const real = realpathOrSelf(path);
     if (isWithin(place, real)) throw new MountFailure(`mountpoint ${place} lies in ${what} ${real}`);
     if (isWithin(real, place)) throw new MountFailure(`${what} ${real} lies in mountpoint ${place}`);
+    // The mount would show the image's own files, and let them be removed.
+    for (const source of options.sources) {
+      if (!isInside(source, real)) continue;
+      throw new MountFailure(`image ${source} lies in ${what} ${real}`);
+    }
   }
   return place;
 }

@@ -186,6 +186,11 @@ describe.concurrent("a mount that cannot start says why on one line and leaves n
     /upper \S+ lies in mountpoint/,
   );
   refused(
+    "an upper that is the image's folder",
+    (folder) => ({ overrides: { sources: [join(folder, "up/index.imgfs")], upper: join(folder, "up") } }),
+    /image \S+index\.imgfs lies in upper \S+/,
+  );
+  refused(
     "a mountpoint inside the work folder",
     (folder) => ({ overrides: { work: folder } }),
     /mountpoint \S+ lies in work/,
