@@ -132,7 +132,8 @@ function initializeRoot({ log, upper }: OverlayOptions, lower: Lower, fd: number
   try {
     copyMetadata(lower, log, 0, fd, fd, noName);
   } catch (error) {
-    log.warn("the upper directory does not look like the image's root", { upper, error });
+    const reason = error instanceof Error ? error.message : String(error);
+    log.warn("the upper directory does not look like the image's root", { upper, reason });
   }
 }
 

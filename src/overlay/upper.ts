@@ -8,7 +8,7 @@
 // Invariant: one process holds both directories, by flock, until it ends.
 import { randomBytes } from "node:crypto";
 import { existsSync, realpathSync } from "node:fs";
-import { Errno, errnoName } from "../base/errno.js";
+import { Errno, errnoName, errnoText } from "../base/errno.js";
 import { makeFolders } from "../base/folders.js";
 import {
   AT_FDCWD,
@@ -231,6 +231,7 @@ function isEmpty(fd: number): boolean {
 }
 
 function noXattrs(path: string, result: number): Error {
+  if (result === -Errno.EROFS) return new Error(`upper directory ${path}: ${errnoText("EROFS")}`);
   return new Error(`upper directory ${path} keeps no user xattrs: ${errnoName(-result)}`);
 }
 
