@@ -3,8 +3,11 @@
 import { closeSync, writeSync } from "node:fs";
 import type { MountOptions } from "../daemon/options.js";
 import { ServingThread } from "../daemon/thread.js";
+import { closeInherited } from "./inherited.js";
 
 const REPORT_FD = 3;
+
+closeInherited(REPORT_FD + 1);
 
 // Before anything else is loaded: the thread loads what serving needs while this one reads the command line.
 const thread = new ServingThread();

@@ -41,7 +41,7 @@ export function applyOptions(command: Command, lists: readonly string[]): Listed
   const table = new Map<string, { readonly owner: Command; readonly option: Option }>();
   for (const owner of owners) {
     for (const option of owner.options) {
-      if (option.long) table.set(option.long.slice(2), { owner, option });
+      if (option.long && option.long !== "--version") table.set(option.long.slice(2), { owner, option });
     }
   }
   const flags: Flag[] = [...table].map(([name, { option }]) => ({

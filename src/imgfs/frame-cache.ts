@@ -4,8 +4,8 @@
 import { allocatePages, type Region } from "../sys/memory.js";
 import { FRAME } from "./layout.js";
 
-/** 16 MiB; untouched slots cost nothing. */
-const SLOTS = 128;
+/** 8 MiB; untouched slots cost nothing. */
+const SLOTS = 64;
 const NONE = -1;
 
 /** Memory of caches that are no longer used; what the kernel gave is never given back. */
