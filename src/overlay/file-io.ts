@@ -22,7 +22,7 @@ import {
 import { S_ISGID, S_ISUID, statFd } from "../sys/stat.js";
 
 import { writeAll } from "./copy-data.js";
-import { copyUpData } from "./copy-up.js";
+import { copyUp, copyUpData } from "./copy-up.js";
 import type { Node } from "./inode-table.js";
 import { readLower } from "./lower-data.js";
 import { dataRow } from "./metacopy.js";
@@ -41,7 +41,8 @@ export function open(m: OverlayState, q: Request, flags: number, killSuidgid: bo
   out.openFlags = FOPEN_KEEP_CACHE;
   if (writes) {
     const truncates = (flags & O_TRUNC) !== 0;
-    const copied = copyUpData(writable(m), q, q.nodeid, truncates ? 0 : Infinity);
+    // The data follow with the first write: touch(1) and many others open for writing and change none.
+    const copied = truncates ? copyUpData(writable(m), q, q.nodeid, 0) : copyUp(writable(m), q, q.nodeid);
     if (copied < 0) return copied;
     if (truncates) {
       const result = truncate(m, recordOf(m, q.nodeid), 0, killSuidgid);

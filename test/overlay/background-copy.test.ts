@@ -40,7 +40,7 @@ describe("copy-up of a large file", () => {
   it("goes on in the background while everything else is served", () => {
     const upper = fresh();
     const services = slowServices();
-    const fs = mount(image, upper, { services });
+    const fs = mount(image, upper, { services, metacopy: false });
     const before = fs.stat("d/large");
     const nodeid = fs.nodeid("d/large");
     expect(suspended(() => fs.openId(nodeid, 1))).toBe(true);
@@ -63,7 +63,7 @@ describe("copy-up of a large file", () => {
   it("tells a failure to those who waited, changes nothing, and can be tried again", () => {
     const upper = fresh();
     const services = slowServices();
-    const fs = mount(image, upper, { services });
+    const fs = mount(image, upper, { services, metacopy: false });
     const nodeid = fs.nodeid("d/large");
     expect(suspended(() => fs.openId(nodeid, 1))).toBe(true);
     services.finish(-28);
