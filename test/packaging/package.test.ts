@@ -64,7 +64,7 @@ describe("the tarball", () => {
     const { size, unpackedSize, paths } = packed;
     process.stderr.write(`npm pack: ${size} bytes, ${unpackedSize} unpacked, ${paths.length} files\n`);
     const expected =
-      /^(bin|dist|docs|examples)\/|^(ARCHITECTURE|CHANGELOG|README|SECURITY)\.md$|^LICENSE$|^package\.json$|^src\/imgfs\/FORMAT\.md$/;
+      /^(bin|dist|docs|examples)\/|^(ARCHITECTURE|CHANGELOG|HACKING|README|SECURITY)\.md$|^LICENSE$|^package\.json$|^src\/imgfs\/FORMAT\.md$/;
     expect(paths.filter((path) => !expected.test(path) || /\.(test\.|map$|tsbuildinfo$)/.test(path))).toEqual(
       [],
     );
