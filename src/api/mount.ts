@@ -4,8 +4,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Assembly } from "../daemon/assemble.js";
 import { mountDetached, mountForeground, unmount as unmountAt } from "../daemon/mount.js";
 import type { MountOptions } from "../daemon/options.js";
-import { processStartTime } from "../daemon/probe.js";
 import type { FileSystem } from "../fuse/operations.js";
+import { processStartTime } from "../sys/process-time.js";
 
 /** What can be said of any mount. Paths may be relative to the current directory. */
 export type CommonMountOptions = Partial<

@@ -1,6 +1,5 @@
 // Asks a mount which process serves it. The question can hang as long as that process does, and the thread that asks
 // cannot be interrupted then, so a thread of the C library asks and is left behind when it does not come back.
-import { readdirSync, readFileSync } from "node:fs";
 import { Errno, errnoName } from "../base/errno.js";
 import { askXattrPath } from "../sys/xattr.js";
 
@@ -44,20 +43,4 @@ async function ask(path: string): Promise<ProbeAnswer> {
   const daemon = /^(\d+) (\d+)$/.exec(Buffer.from(value).toString("latin1"));
   if (!daemon) return { kind: "unknown", reason: "says nothing of its process" };
   return { kind: "daemon", pid: Number(daemon[1]), startTime: daemon[2] as string };
-}
-
-/**
- * Field 22 of /proc/PID/stat, in clock ticks since boot; undefined when there is no such process or only its zombie. The
- * first thread turns into a zombie while others still run and hold descriptors: then the process still is.
- */
-export function processStartTime(pid: number): string | undefined {
-  try {
-    const text = readFileSync(`/proc/${pid}/stat`, "latin1");
-    // The second field is a name in parentheses that may itself hold anything.
-    const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
-    const zombie = fields[0] === "Z" || fields[0] === "X";
-    return zombie && readdirSync(`/proc/${pid}/task`).length <= 1 ? undefined : fields[19];
-  } catch {
-    return undefined;
-  }
 }

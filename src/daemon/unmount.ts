@@ -5,9 +5,10 @@ import { nameFromText } from "../base/bytes.js";
 import { Errno, errnoName, errnoText } from "../base/errno.js";
 import { takeAway } from "../fuse/take-away.js";
 import { readMounts } from "../sys/mountinfo.js";
+import { processStartTime } from "../sys/process-time.js";
 import { MountFailure } from "./options.js";
 import { isOurs, resolveTarget } from "./place.js";
-import { type ProbeAnswer, probeMount, processStartTime } from "./probe.js";
+import { type ProbeAnswer, probeMount } from "./probe.js";
 
 /** How long a process may take to end after its mount is gone, in milliseconds. */
 const END_LIMIT = 60_000;

@@ -1,11 +1,11 @@
 // The overlay: one merged, writable tree from a read-only image and an upper directory, as a FileSystem for any
 // transport. This file only puts the parts together; each operation is in the file that bears its name.
 // Invariant: the mount is the only writer of its upper directory, which is why everything may be cached without end.
-import { readFileSync } from "node:fs";
 import type { Logger } from "../base/log.js";
 import type { FileSystem, Open, Request } from "../fuse/operations.js";
 
 import { noName, unlinkAt } from "../sys/files.js";
+import { processStartTime } from "../sys/process-time.js";
 import { emptyStat, S_IFDIR, statFd } from "../sys/stat.js";
 import { getattr } from "./attributes.js";
 import { BackingFds } from "./backing-fds.js";
@@ -144,7 +144,7 @@ function assemble(options: OverlayOptions, lower: Lower, upper: Upper | undefine
     inodes: new InodeTable(options.image.inodeCount, upper !== undefined, (node) => drop(m, node)),
     fds,
     log: options.log,
-    daemon: Buffer.from(`${options.daemonPid} ${startTime(options.daemonPid)}`),
+    daemon: Buffer.from(`${options.daemonPid} ${processStartTime(options.daemonPid) ?? "0"}`),
     upper,
     indexPlace: upper === undefined ? undefined : placeOf(0, upper.indexFd),
   });
@@ -187,14 +187,4 @@ function placeOf(id: number, fd: number): Node {
 function drop(m: OverlayState, node: Node): void {
   m.fds.close(node);
   m.listed.delete(node);
-}
-
-/** Field 22 of /proc/PID/stat: with the pid it names one process for good. */
-function startTime(pid: number): string {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
-    return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19] ?? "0";
-  } catch {
-    return "0";
-  }
 }
