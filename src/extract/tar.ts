@@ -6,35 +6,16 @@
 import { displayName } from "../base/bytes.js";
 import { Errno } from "../base/errno.js";
 import { looksLikeMarker } from "../builder/path.js";
-import type { MemberType, TarMember } from "../builder/tar/member.js";
+import { memberTypeOf, type TarMember } from "../builder/tar/member.js";
 import { dataPadding, encodeMember, endOfArchive } from "../builder/tar/writer.js";
 import type { Image } from "../imgfs/image.js";
 import { PATH_MAX } from "../imgfs/layout.js";
 import { type Child, childrenOf } from "../imgfs/look.js";
 import { SEEK_DATA, SEEK_HOLE } from "../sys/files.js";
 import { allocatePages } from "../sys/memory.js";
-import {
-  deviceMajor,
-  deviceMinor,
-  S_IFBLK,
-  S_IFCHR,
-  S_IFDIR,
-  S_IFIFO,
-  S_IFLNK,
-  S_IFMT,
-  S_IFREG,
-} from "../sys/stat.js";
+import { deviceMajor, deviceMinor } from "../sys/stat.js";
 import { at, check } from "./failure.js";
 import { isDirectory, type Start } from "./walk.js";
-
-const memberTypes: Readonly<Record<number, MemberType>> = {
-  [S_IFREG]: "file",
-  [S_IFDIR]: "directory",
-  [S_IFLNK]: "symlink",
-  [S_IFCHR]: "char",
-  [S_IFBLK]: "block",
-  [S_IFIFO]: "fifo",
-};
 
 const bufferSize = 1 << 20;
 const rootPath = Buffer.from("./");
@@ -130,7 +111,7 @@ class TarExport {
   private describe(path: Buffer, row: number): TarMember {
     const { image } = this;
     const mode = image.mode(row);
-    const type = memberTypes[mode & S_IFMT] as MemberType;
+    const type = memberTypeOf(mode);
     const device = image.rdev(row);
     const first = this.firstNames.get(row);
     const target = first ?? (type === "symlink" ? Buffer.from(image.symlinkTarget(row)) : noBytes);

@@ -2,6 +2,7 @@
 // records, which win over both global records and header fields. A long name of GNU's wins over a PAX path, as in Go.
 import { displayName } from "../../base/bytes.js";
 import type { Xattr } from "../../imgfs/tree.js";
+import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG } from "../../sys/stat.js";
 import { blockSize, parseDevice, type RawHeader, readNumber } from "./header.js";
 import { literalKey, type PaxRecords, paxInteger, paxTime, paxXattrs } from "./pax.js";
 import { OldSparse, parseSparseList, readOldSparse, type SparseMap } from "./sparse.js";
@@ -20,6 +21,20 @@ const memberTypes = {
   S: "file",
 } as const;
 export type MemberType = (typeof memberTypes)[keyof typeof memberTypes];
+
+const typesByMode: Readonly<Record<number, MemberType>> = {
+  [S_IFREG]: "file",
+  [S_IFDIR]: "directory",
+  [S_IFLNK]: "symlink",
+  [S_IFCHR]: "char",
+  [S_IFBLK]: "block",
+  [S_IFIFO]: "fifo",
+};
+
+/** The type by which a tar holds an object of this st_mode, which is no socket. */
+export function memberTypeOf(mode: number): MemberType {
+  return typesByMode[mode & S_IFMT] as MemberType;
+}
 
 /** One member of the archive, all headers applied. */
 export interface TarMember {

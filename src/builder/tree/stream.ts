@@ -5,19 +5,9 @@ import { readSync } from "node:fs";
 import { displayName } from "../../base/bytes.js";
 import { Errno } from "../../base/errno.js";
 import { AT_FDCWD, closeFd, O_RDONLY, openAt, SEEK_DATA, SEEK_HOLE, seekFd } from "../../sys/files.js";
-import {
-  deviceMajor,
-  deviceMinor,
-  S_IFBLK,
-  S_IFCHR,
-  S_IFDIR,
-  S_IFIFO,
-  S_IFLNK,
-  S_IFMT,
-  S_IFREG,
-} from "../../sys/stat.js";
+import { deviceMajor, deviceMinor } from "../../sys/stat.js";
 import { looksLikeMarker } from "../path.js";
-import type { MemberType, TarMember } from "../tar/member.js";
+import { memberTypeOf, type TarMember } from "../tar/member.js";
 import { dataPadding, encodeMember, endOfArchive } from "../tar/writer.js";
 import { checkCall, type TreeObject, treeFault, walkTree } from "./walk.js";
 
@@ -48,19 +38,10 @@ export function* treeTar(root: string, warn: (message: string) => void): Generat
   yield* packer.flush();
 }
 
-const types: Readonly<Record<number, MemberType>> = {
-  [S_IFREG]: "file",
-  [S_IFDIR]: "directory",
-  [S_IFLNK]: "symlink",
-  [S_IFCHR]: "char",
-  [S_IFBLK]: "block",
-  [S_IFIFO]: "fifo",
-};
-
 const noBytes = Buffer.alloc(0);
 
 function describe({ path, stat, xattrs, target, sameAs }: TreeObject): TarMember {
-  const type = sameAs === undefined ? (types[stat.mode & S_IFMT] as MemberType) : "link";
+  const type = sameAs === undefined ? memberTypeOf(stat.mode) : "link";
   const name = path.length === 0 ? "./" : type === "directory" ? "/" : "";
   return {
     type,
