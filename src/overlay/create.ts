@@ -116,7 +116,7 @@ function makeObject(m: WritableState, q: Request, directory: Node, name: Buffer,
   const mode = part.defaultAcl ? wanted.mode : wanted.mode & ~wanted.umask;
   let result = -Errno.EEXIST;
   if (part.lowerRow < 0 || !m.lower.covers(part.lowerRow, name))
-    result = makeInPlace(q, directoryFd, name, wanted, mode);
+    result = makeAs(q, () => wanted.make(directoryFd, name, mode));
   if (result === -Errno.EEXIST) {
     const free = freeName(m, directory, name);
     if (typeof free === "number") throw new FsError(-free);
@@ -124,7 +124,7 @@ function makeObject(m: WritableState, q: Request, directory: Node, name: Buffer,
       const made = makeOverWhiteout(m, q, directory, name, wanted, mode, stat);
       return { node: addRecord(m, directory, name, stat), result: made, stat };
     }
-    result = makeInPlace(q, directoryFd, name, wanted, mode);
+    result = makeAs(q, () => wanted.make(directoryFd, name, mode));
   }
   check(result, "creation in the upper directory");
   finishInPlace(m, q, directory, name, wanted, mode, result, stat);
@@ -137,10 +137,9 @@ function makeObject(m: WritableState, q: Request, directory: Node, name: Buffer,
  * Makes an object where it shows, its owner's from the start: a crash before `finish` leaves nothing of the daemon's.
  * Where the owner has no right to it here (a right by another of its groups, or by a capability) `finish` sees to it.
  */
-function makeInPlace(q: Request, directoryFd: number, name: Buffer, wanted: Wanted, mode: number): number {
-  const result = asOwner(q.uid, q.gid, () => wanted.make(directoryFd, name, mode));
-  if (result !== -Errno.EACCES && result !== -Errno.EPERM) return result;
-  return wanted.make(directoryFd, name, mode);
+export function makeAs(q: Request, make: () => number): number {
+  const result = asOwner(q.uid, q.gid, make);
+  return result === -Errno.EACCES || result === -Errno.EPERM ? make() : result;
 }
 
 function finishInPlace(

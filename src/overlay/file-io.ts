@@ -71,12 +71,13 @@ export function release(m: OverlayState, q: Request, fh: number): Status {
 
 /** FUSE READ. */
 export function read(m: OverlayState, q: Request, _fh: number, offset: number, out: DataOut): Status {
-  const row = dataRow(m, q.nodeid);
+  const node = m.inodes.get(q.nodeid);
+  const row = dataRow(node, q.nodeid);
   if (row < 0) m.fds.trim();
   const got =
     row >= 0
       ? readLower(m, q, row, offset, out, out.capacity)
-      : pread(m.fds.of(recordOf(m, q.nodeid)), out.address, out.capacity, offset);
+      : pread(m.fds.of(node as Node), out.address, out.capacity, offset);
   if (got < 0) return got;
   out.length = got;
   return 0;
@@ -186,10 +187,11 @@ export function fallocate(
 
 /** FUSE LSEEK, for SEEK_DATA and SEEK_HOLE. */
 export function lseek(m: OverlayState, q: Request, _fh: number, offset: number, whence: number): Status {
-  const row = dataRow(m, q.nodeid);
+  const node = m.inodes.get(q.nodeid);
+  const row = dataRow(node, q.nodeid);
   if (row >= 0) return m.lower.tree.seek(row, offset, whence);
   m.fds.trim();
-  return seekFd(m.fds.of(recordOf(m, q.nodeid)), offset, whence);
+  return seekFd(m.fds.of(node as Node), offset, whence);
 }
 
 /** FUSE COPY_FILE_RANGE. May copy less than asked. */
@@ -210,8 +212,9 @@ export function copyFileRange(
   const to = m.fds.of(target);
   const cleared = clearForUser(m, q, target, to);
   if (cleared < 0) return cleared;
-  const row = dataRow(m, q.nodeid);
-  if (row < 0) return copyRange(m.fds.of(recordOf(m, q.nodeid)), offset, to, toOffset, length);
+  const node = m.inodes.get(q.nodeid);
+  const row = dataRow(node, q.nodeid);
+  if (row < 0) return copyRange(m.fds.of(node as Node), offset, to, toOffset, length);
   const { buffer } = m;
   const into = { address: buffer.address, bytes: buffer.bytes, start: 0 };
   const got = readLower(m, q, row, offset, into, Math.min(length, buffer.length));

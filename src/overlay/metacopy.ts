@@ -20,8 +20,7 @@ const trustedMetacopy = Buffer.from("trusted.overlay.metacopy");
 const none = Buffer.alloc(0);
 
 /** The image row whose data a nodeid has; -1 for one with data of its own in the upper directory. */
-export function dataRow(m: OverlayState, id: number): number {
-  const node = m.inodes.get(id);
+export function dataRow(node: Node | undefined, id: number): number {
   return node === undefined || node.backing === 0 ? id - 1 : node.dataRow;
 }
 

@@ -1,12 +1,10 @@
 // O_TMPFILE: a file of the upper directory without a name, which link(2) may give it later.
-import { Errno } from "../base/errno.js";
 import { FOPEN_KEEP_CACHE } from "../fuse/abi.js";
 import type { Entry, Open, Request, Status } from "../fuse/operations.js";
 import { chmodFd, chownAt, closeFd, noName, O_EXCL, O_RDWR, O_TMPFILE, openAt } from "../sys/files.js";
 import { check } from "../sys/libc.js";
-import { asOwner } from "../sys/process.js";
 import { emptyStat, S_IFREG, statFd } from "../sys/stat.js";
-import { answer, directoryFor, inheritedGroup } from "./create.js";
+import { answer, directoryFor, inheritedGroup, makeAs } from "./create.js";
 import { chownResult } from "./id-map.js";
 import { createNode, type DirectoryPart, NO_GROUP, upperIno } from "./inode-table.js";
 import { type OverlayState, writable } from "./state.js";
@@ -31,9 +29,7 @@ export function tmpfile(
   const exact = (defaultAcl ? mode : mode & ~umask) & 0o7777;
   const directoryFd = m.fds.of(directory);
   // With O_EXCL it never gets a name, which is the backing filesystem's to see to.
-  const make = (): number => openAt(directoryFd, here, O_TMPFILE | O_RDWR | (flags & O_EXCL), exact);
-  let fd = asOwner(q.uid, q.gid, make);
-  if (fd === -Errno.EACCES || fd === -Errno.EPERM) fd = make();
+  const fd = makeAs(q, () => openAt(directoryFd, here, O_TMPFILE | O_RDWR | (flags & O_EXCL), exact));
   if (fd < 0) return fd;
   const stat = emptyStat();
   try {
