@@ -117,6 +117,10 @@ export const WRITE_KILL_SUIDGID = 1 << 2;
 export const FSYNC_FDATASYNC = 1 << 0;
 export const SETXATTR_ACL_KILL_SGID = 1 << 0;
 
+/** What a reply to STATX holds (include/uapi/linux/stat.h). */
+export const STATX_BASIC_STATS = 0x7ff;
+export const STATX_BTIME = 0x800;
+
 /** Codes of unsolicited messages to the kernel, in the error field of their header. */
 export const Notify = { POLL: 1, INVAL_INODE: 2, INVAL_ENTRY: 3, STORE: 4, RETRIEVE: 5, DELETE: 6 } as const;
 
@@ -208,6 +212,42 @@ export const ForgetIn = struct({ nlookup: u64 });
 export const BatchForgetIn = struct({ count: u32, dummy: u32 });
 export const ForgetOne = struct({ nodeid: u64, nlookup: u64 });
 export const GetattrIn = struct({ flags: u32, dummy: u32, fh: u64 });
+export const StatxIn = struct({ getattrFlags: u32, reserved: u32, fh: u64, sxFlags: u32, sxMask: u32 });
+export const StatxOut = struct({
+  attrValid: u64,
+  attrValidNsec: u32,
+  flags: u32,
+  spare: raw(16),
+  mask: u32,
+  blksize: u32,
+  attributes: u64,
+  nlink: u32,
+  uid: u32,
+  gid: u32,
+  mode: u16,
+  spare0: u16,
+  ino: u64,
+  size: u64,
+  blocks: u64,
+  attributesMask: u64,
+  atime: u64,
+  atimensec: u32,
+  spare1: u32,
+  btime: u64,
+  btimensec: u32,
+  spare2: u32,
+  ctime: u64,
+  ctimensec: u32,
+  spare3: u32,
+  mtime: u64,
+  mtimensec: u32,
+  spare4: u32,
+  rdevMajor: u32,
+  rdevMinor: u32,
+  devMajor: u32,
+  devMinor: u32,
+  spare5: raw(112),
+});
 export const SetattrIn = struct({
   valid: u32,
   padding: u32,

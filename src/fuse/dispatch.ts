@@ -36,6 +36,7 @@ const rows: readonly Row[] = [
   [Op.FORGET,      "forget",      abi.ForgetIn.byteLength,  0, (x, fs) => forget(x, fs)],
   [Op.BATCH_FORGET, "forget",     abi.BatchForgetIn.byteLength, 0, (x, fs) => batchForget(x, fs)],
   [Op.GETATTR,     "getattr",     0,                        0, (x, fs) => x.attrBody(fs.getattr(x.request, x.emptyAttr()))],
+  [Op.STATX,       "statx",       abi.StatxIn.byteLength,   0, (x, fs) => x.statxBody(fs.statx!(x.request, x.emptyStatx()))],
   [Op.SETATTR,     "setattr",     SetattrIn.byteLength,     0, (x, fs) => x.attrBody(fs.setattr!(x.request, x.decodeSetattr(), x.emptyAttr()))],
   [Op.READLINK,    "readlink",    0,                        0, (x, fs) => x.dataBody(fs.readlink!(x.request, x.emptyData(4095)))],
   [Op.MKNOD,       "mknod",       MknodIn.byteLength,       1, (x, fs) => x.entryBody(fs.mknod!(x.request, x.name, x.u32(MknodIn.mode), x.u32(MknodIn.rdev), x.u32(MknodIn.umask), x.emptyEntry())), "entry"],

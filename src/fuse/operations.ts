@@ -71,6 +71,13 @@ export interface AttrReply {
   readonly attr: Attr;
 }
 
+/** Reply to statx: the attributes, and the time of birth where there is one to tell. */
+export interface StatxReply extends AttrReply {
+  born: boolean;
+  btimeSec: number;
+  btimeNsec: number;
+}
+
 /** Reply to open, opendir and create. */
 export interface Open {
   fh: number;
@@ -253,6 +260,8 @@ export interface FileSystem {
   /** The kernel drops `count` lookups of a nodeid. */
   forget(nodeid: number, count: number): void;
   getattr(q: Request, out: AttrReply): Status;
+  /** Asked instead of getattr where a program wants the time of birth. */
+  statx?(q: Request, out: StatxReply): Status;
   setattr?(q: Request, set: SetAttr, out: AttrReply): Status;
   readlink?(q: Request, out: DataOut): Status;
   mknod?(q: Request, name: NameView, mode: number, rdev: number, umask: number, out: Entry): Status;

@@ -5,6 +5,7 @@
 import { alignUp } from "../base/bytes.js";
 import { Errno } from "../base/errno.js";
 import { allocatePages, PAGE_SIZE, type Region } from "../sys/memory.js";
+import { deviceMajor, deviceMinor } from "../sys/stat.js";
 import * as abi from "./abi.js";
 import {
   type Attr,
@@ -22,6 +23,7 @@ import {
   type SetAttr,
   type StatfsReply,
   type Status,
+  type StatxReply,
 } from "./operations.js";
 
 const IN_START = PAGE_SIZE - abi.InHeader.byteLength - abi.WriteIn.byteLength;
@@ -56,6 +58,37 @@ function putAttr(view: DataView, at: number, attr: Attr): void {
   view.setUint32(at + abi.Attr.rdev, attr.rdev, true);
   view.setUint32(at + abi.Attr.blksize, attr.blksize, true);
   view.setUint32(at + abi.Attr.flags, 0, true);
+}
+
+/** Into zeroed bytes. */
+function putStatx(
+  view: DataView,
+  at: number,
+  { attr, attrTimeout, born, btimeSec, btimeNsec }: StatxReply,
+): void {
+  const layout = abi.StatxOut;
+  putTimeout(view, at + layout.attrValid, at + layout.attrValidNsec, attrTimeout);
+  view.setUint32(at + layout.mask, abi.STATX_BASIC_STATS | (born ? abi.STATX_BTIME : 0), true);
+  view.setUint32(at + layout.blksize, attr.blksize, true);
+  view.setUint32(at + layout.nlink, attr.nlink, true);
+  view.setUint32(at + layout.uid, attr.uid, true);
+  view.setUint32(at + layout.gid, attr.gid, true);
+  view.setUint16(at + layout.mode, attr.mode, true);
+  putU64(view, at + layout.ino, attr.ino);
+  putU64(view, at + layout.size, attr.size);
+  putU64(view, at + layout.blocks, attr.blocks);
+  putTime(view, at + layout.atime, attr.atimeSec, attr.atimeNsec);
+  putTime(view, at + layout.ctime, attr.ctimeSec, attr.ctimeNsec);
+  putTime(view, at + layout.mtime, attr.mtimeSec, attr.mtimeNsec);
+  if (born) putTime(view, at + layout.btime, btimeSec, btimeNsec);
+  view.setUint32(at + layout.rdevMajor, deviceMajor(attr.rdev), true);
+  view.setUint32(at + layout.rdevMinor, deviceMinor(attr.rdev), true);
+}
+
+/** struct fuse_sx_time. */
+function putTime(view: DataView, at: number, seconds: number, nanoseconds: number): void {
+  putU64(view, at, seconds);
+  view.setUint32(at + 8, nanoseconds, true);
 }
 
 function putTimeout(view: DataView, secondsAt: number, nsecAt: number, timeout: number): void {
@@ -126,6 +159,13 @@ export class Exchange {
   readonly set: SetAttr = emptySetAttr();
   readonly entry: Entry = emptyEntry();
   readonly attr: AttrReply = { attrTimeout: Infinity, attr: emptyAttr() };
+  readonly statx: StatxReply = {
+    attrTimeout: Infinity,
+    attr: emptyAttr(),
+    born: false,
+    btimeSec: 0,
+    btimeNsec: 0,
+  };
   readonly open: Open = { fh: 0, openFlags: 0 };
   readonly statfs: StatfsReply = {
     blocks: 0,
@@ -285,6 +325,12 @@ export class Exchange {
     return this.attr;
   }
 
+  emptyStatx(): StatxReply {
+    this.statx.attrTimeout = Infinity;
+    this.statx.born = false;
+    return this.statx;
+  }
+
   /** The record for data of at most `size` bytes, empty. */
   emptyData(size: number): DataOut {
     this.data.capacity = Math.min(size, this.outCapacity);
@@ -330,6 +376,14 @@ export class Exchange {
     view.setUint32(OUT_BODY + abi.AttrOut.dummy, 0, true);
     putAttr(view, OUT_BODY + abi.AttrOut.attr, this.attr.attr);
     return abi.AttrOut.byteLength;
+  }
+
+  statxBody(status: Status): number {
+    if (status < 0) return status;
+    const { view, bytes } = this.out;
+    bytes.fill(0, OUT_BODY, OUT_BODY + abi.StatxOut.byteLength);
+    putStatx(view, OUT_BODY, this.statx);
+    return abi.StatxOut.byteLength;
   }
 
   openBody(status: Status, at = 0): number {

@@ -2,7 +2,8 @@
 // identity and the link count of the merged view.
 // Invariant: reads never change a time.
 import { Errno } from "../base/errno.js";
-import type { Attr, AttrReply, Request, Status } from "../fuse/operations.js";
+import { STATX_BTIME } from "../fuse/abi.js";
+import type { Attr, AttrReply, Request, Status, StatxReply } from "../fuse/operations.js";
 import { S_IFDIR, type Stat } from "../sys/stat.js";
 import { statBacking } from "./backing-metadata.js";
 import { countSubdirectories } from "./directory-names.js";
@@ -14,6 +15,25 @@ import type { OverlayState } from "./state.js";
 export function getattr(m: OverlayState, q: Request, out: AttrReply): Status {
   m.fds.trim();
   return fillAttr(m, q.nodeid, out);
+}
+
+/**
+ * FUSE STATX. Objects of the image have no time of birth, nor have their copies: one that came with the copy-up would be
+ * neither the object's nor lasting.
+ */
+export function statx(m: OverlayState, q: Request, out: StatxReply): Status {
+  m.fds.trim();
+  const node = m.inodes.get(q.nodeid);
+  if (node === undefined || node.row >= 0) return fillAttr(m, q.nodeid, out);
+  out.attrTimeout = Infinity;
+  const { stat } = m;
+  const result = statBacking(m.fds, node, stat);
+  if (result < 0) return result;
+  out.born = (stat.mask & STATX_BTIME) !== 0;
+  out.btimeSec = stat.btimeSec;
+  out.btimeNsec = stat.btimeNsec;
+  fillFromStat(m, node, stat, out.attr);
+  return 0;
 }
 
 /** Fills the attributes of a nodeid. */

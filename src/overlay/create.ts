@@ -54,7 +54,7 @@ import {
   upperIno,
 } from "./inode-table.js";
 import { emptyListing } from "./listing.js";
-import { replyEntry } from "./lookup.js";
+import { fillHead, replyEntry } from "./lookup.js";
 import { find, NAME_MAX } from "./resolve.js";
 import { type OverlayState, recordOf, type WritableState, writable } from "./state.js";
 import { removeTemporary, temporaryName } from "./upper.js";
@@ -290,10 +290,7 @@ function addRecord(m: WritableState, directory: Node, name: Buffer, stat: Stat):
 
 /** Fills the reply for an object just made or linked, and counts it as looked up. */
 export function answer(m: OverlayState, { node, stat }: Pick<Made, "node" | "stat">, out: Entry): Status {
-  out.nodeid = node.id;
-  out.generation = 0;
-  out.entryTimeout = Infinity;
-  out.attrTimeout = Infinity;
+  fillHead(m, node.id, out);
   fillFromStat(m, node, stat, out.attr);
   m.inodes.remember(node.id);
   return 0;

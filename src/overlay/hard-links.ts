@@ -51,7 +51,7 @@ function isUncovered(m: OverlayState, { directory, name }: LowerName): boolean {
 }
 
 /** Where a lower directory shows in the merged view: as a record, purely from below, or not at all. */
-function visibleDirectory(m: OverlayState, row: number): Node | "lower" | "hidden" {
+export function visibleDirectory(m: OverlayState, row: number): Node | "lower" | "hidden" {
   const known = m.inodes.get(row + 1);
   if (known !== undefined) return known.removed || known.directory?.lowerRow !== row ? "hidden" : known;
   if (m.upper?.moved.has(row) === true && !m.upper.movedLocated) {

@@ -2,7 +2,7 @@
 import type { Entry, NameView, Request, Status } from "../fuse/operations.js";
 import { fillFromStat, fillLowerAttr, fillNodeAttr } from "./attributes.js";
 import { find } from "./resolve.js";
-import type { OverlayState } from "./state.js";
+import { generationOf, type OverlayState } from "./state.js";
 
 /** FUSE LOOKUP. An absent name is answered by nodeid 0, which the kernel keeps until something is made there. */
 export function lookup(m: OverlayState, q: Request, name: NameView, out: Entry): Status {
@@ -19,14 +19,15 @@ export function fillFound(m: OverlayState, id: number, out: Entry): Status {
   const node = m.found;
   if (node === undefined || node.id !== id) return fillEntry(m, id, out);
   m.found = undefined;
-  fillHead(id, out);
+  fillHead(m, id, out);
   fillFromStat(m, node, m.stat, out.attr);
   return 0;
 }
 
-function fillHead(id: number, out: Entry): void {
+/** Names the inode for the kernel: nodeid, generation, timeouts. */
+export function fillHead(m: OverlayState, id: number, out: Entry): void {
   out.nodeid = id;
-  out.generation = 0;
+  out.generation = generationOf(m, id);
   // All changes come through this mount, and the kernel drops what it changes itself.
   out.entryTimeout = Infinity;
   out.attrTimeout = Infinity;
@@ -41,7 +42,7 @@ export function replyEntry(m: OverlayState, id: number, out: Entry): Status {
 
 /** Fills an entry reply without counting a lookup. */
 export function fillEntry(m: OverlayState, id: number, out: Entry): Status {
-  fillHead(id, out);
+  fillHead(m, id, out);
   if (id === 0) return 0;
   const node = m.inodes.get(id);
   if (node !== undefined) return fillNodeAttr(m, node, out.attr);

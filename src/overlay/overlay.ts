@@ -2,15 +2,16 @@
 // transport. This file only puts the parts together; each operation is in the file that bears its name.
 // Invariant: the mount is the only writer of its upper directory, which is why everything may be cached without end.
 import type { Logger } from "../base/log.js";
-import type { FileSystem, Open, Request } from "../fuse/operations.js";
+import type { FileSystem, Open, Request, StatxReply } from "../fuse/operations.js";
 
 import { noName, unlinkAt } from "../sys/files.js";
 import { processStartTime } from "../sys/process-time.js";
 import { emptyStat, S_IFDIR, statFd } from "../sys/stat.js";
-import { getattr } from "./attributes.js";
+import { getattr, statx } from "./attributes.js";
 import { BackingFds } from "./backing-fds.js";
 import { create, mkdir, mknod, symlink } from "./create.js";
 import { copyFileRange, fallocate, fsync, lseek, open, read, release, syncfs, write } from "./file-io.js";
+import { isDots, lookupDots } from "./handles.js";
 import { lowerNamesLeft } from "./hard-links.js";
 import type { OwnerMap } from "./id-map.js";
 import { createDirectoryPart, createNode, InodeTable, type Node } from "./inode-table.js";
@@ -81,14 +82,14 @@ export function createOverlay(options: OverlayOptions): FileSystem {
     options.image.close();
   };
   return {
-    features: { posixAcl: true },
+    features: { posixAcl: true, export: true },
     helperModule: options.image.helperModule,
     init(_info, services) {
       m.services = services;
       m.elsewhere = helperThreads(services);
     },
     destroy: close,
-    lookup: (q, name, out) => lookup(m, q, name, out),
+    lookup: (q, name, out) => (isDots(name) ? lookupDots : lookup)(m, q, name, out),
     forget: (nodeid, count) => m.inodes.forget(nodeid, count),
     getattr: (q, out) => getattr(m, q, out),
     setattr: (q, set, out) => setattr(m, q, set, out),
@@ -102,6 +103,8 @@ export function createOverlay(options: OverlayOptions): FileSystem {
     create: (q, name, flags, mode, umask, entry, open) => create(m, q, name, flags, mode, umask, entry, open),
     tmpfile: (q, flags, mode, umask, entry, open) => tmpfile(m, q, flags, mode, umask, entry, open),
     readlink: (q, out) => readlink(m, q, out),
+    // Where nothing has a time of birth the kernel need not ask for one.
+    ...(upper === undefined ? {} : { statx: (q: Request, out: StatxReply) => statx(m, q, out) }),
     // A read-only mount needs no word of opens, and no mount of directories: without these the kernel opens by itself.
     ...(upper === undefined
       ? {}

@@ -1,4 +1,6 @@
 // Everything one mount has. Nothing of it lives in module variables: one process may serve many mounts.
+import { randomInt } from "node:crypto";
+import { digestHex } from "../base/digest.js";
 import { type ErrnoName, fsError } from "../base/errno.js";
 import type { Logger } from "../base/log.js";
 import type { Services } from "../fuse/operations.js";
@@ -23,6 +25,9 @@ export interface OverlayState {
   services: Services | undefined;
   /** Where the image has done what takes long; undefined without helper threads. */
   elsewhere: Elsewhere | undefined;
+  /** What nodeids of the image, and those of objects born in the upper directory, are generations of. */
+  readonly imageGeneration: number;
+  readonly upperGeneration: number;
   /** Damage that has been logged. */
   readonly damageTold: Set<string>;
   /** Directories whose listing is in memory, least recently used first. */
@@ -59,6 +64,12 @@ export function recordOf(m: OverlayState, id: number): Node {
   return node;
 }
 
+/** The generation of a nodeid, by which a file handle of another mount is known. The kernel gives the root 0. */
+export function generationOf(m: OverlayState, id: number): number {
+  if (id <= 1) return 0;
+  return id <= m.lower.tree.inodeCount ? m.imageGeneration : m.upperGeneration;
+}
+
 export function createState(
   parts: Pick<OverlayState, "lower" | "inodes" | "fds" | "log" | "daemon" | "upper" | "indexPlace">,
 ): OverlayState {
@@ -66,6 +77,9 @@ export function createState(
     ...parts,
     services: undefined,
     elsewhere: undefined,
+    // Rows are those of one image; other nodeids are given anew by each mount.
+    imageGeneration: Number.parseInt(digestHex(parts.lower.tree.treeRoot).slice(0, 7), 16),
+    upperGeneration: randomInt(1, 2 ** 31),
     damageTold: new Set(),
     listed: new Set(),
     lowerNamesLeft: new Map(),

@@ -21,6 +21,8 @@ const sizes: Readonly<Record<string, number>> = {
   BatchForgetIn: 8,
   ForgetOne: 16,
   GetattrIn: 16,
+  StatxIn: 24,
+  StatxOut: 288,
   SetattrIn: 88,
   MknodIn: 16,
   MkdirIn: 8,

@@ -25,6 +25,8 @@ export const lacks = {
     "names .fuse_hidden and 16 hex digits are libfuse's: renaming an open file to one removes it",
   readdirplus: "listing a directory tells no attributes, and reads all of it at once",
   "large-requests": "reads and writes travel in pieces of 128 KiB",
+  "birth-time": "no time of birth is told",
+  "file-handles": "a file handle leads nowhere once the kernel has forgotten the object",
   interrupts: "a request is not given up when its process is interrupted",
 } as const;
 
