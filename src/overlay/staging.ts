@@ -30,7 +30,7 @@ import { markMetadataOnly } from "./metacopy.js";
 import { writeOrigin } from "./origin.js";
 import type { WritableState } from "./state.js";
 import { claimTree, removeTemporary, temporaryName } from "./upper.js";
-import { isReserved } from "./xattr-names.js";
+import { storedName } from "./xattr-names.js";
 
 export interface Staged {
   readonly name: Buffer;
@@ -131,8 +131,12 @@ export function copyMetadata(
   if (openFile) check(chmodFd(fd, permissions), "chmod of a copy");
   else if (type !== S_IFLNK) check(chmodAt(atFd, name, permissions), "chmod of a copy");
   for (const xattr of lower.xattrs(row) ?? []) {
-    if (isReserved(xattr.name)) continue;
-    const key = bytesOf(xattr.name);
+    const stored = storedName(xattr.name);
+    if (stored === undefined) {
+      log.debug("xattr whose name is too long for the upper directory", { row, xattr: xattr.name });
+      continue;
+    }
+    const key = bytesOf(stored);
     const result = openFile ? writeXattrFd(fd, key, xattr.value) : writeXattrAt(atFd, name, key, xattr.value);
     if (result === -Errno.EOPNOTSUPP || result === -Errno.EPERM) {
       log.debug("xattr not kept by the upper directory", { row, xattr: xattr.name });

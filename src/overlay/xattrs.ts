@@ -1,9 +1,10 @@
-// Extended attributes. Names that overlays keep for themselves (trusted.overlay., user.overlay., user.imgfs. and
-// podman's override) are not shown, and setting or removing one is EOPNOTSUPP, which cp -a and rsync take calmly.
+// Extended attributes. What the overlay itself keeps on backing objects is out of reach: programs that use the same names
+// get others on disk (xattr-names.ts). An object of the image has the names that its layer gave it, all of them content.
 // `user.imgfs.daemon` on the root, never listed, names the process that serves the mount.
-import { type Name, nameOf } from "../base/bytes.js";
+import { bytesOf, type Name, nameOf } from "../base/bytes.js";
 import { Errno } from "../base/errno.js";
 import type { DataIn, DataOut, NameView, Request, Status } from "../fuse/operations.js";
+import { mayUseTrusted } from "../sys/process.js";
 import { S_IFMT, S_IFREG, S_ISGID } from "../sys/stat.js";
 import {
   backingXattrNames,
@@ -16,28 +17,37 @@ import {
 import { copyUp } from "./copy-up.js";
 import { lowerXattr } from "./lower.js";
 import { type OverlayState, recordOf, writable } from "./state.js";
-import { isReserved } from "./xattr-names.js";
+import { shownName, storedName } from "./xattr-names.js";
 
 const DAEMON_XATTR = "user.imgfs.daemon";
 const DEFAULT_ACL = "system.posix_acl_default";
 const ACCESS_ACL = "system.posix_acl_access";
 
+function isDaemon(q: Request, key: string): boolean {
+  return key === DAEMON_XATTR && q.nodeid === 1;
+}
+
 /** FUSE GETXATTR. */
 export function getxattr(m: OverlayState, q: Request, name: NameView, out: DataOut): Status {
   const key = nameOf(name.bytes, name.start, name.end);
-  if (key === DAEMON_XATTR && q.nodeid === 1) return answer(m.daemon, out);
-  if (isReserved(key)) return -Errno.ENODATA;
+  if (isDaemon(q, key)) return answer(m.daemon, out);
   const node = m.inodes.get(q.nodeid);
   if (node === undefined || node.backing === 0) {
     const value = lowerXattr(m.lower, node?.row ?? q.nodeid - 1, key);
     return value === undefined ? -Errno.ENODATA : answer(value, out);
   }
   m.fds.trim();
-  const bytes = name.bytes.subarray(name.start, name.end);
-  const result = getBackingXattr(m.fds, node, bytes, out.address, out.capacity);
+  const stored = storedName(key);
+  if (stored === undefined) return -Errno.ENODATA;
+  const result = getBackingXattr(m.fds, node, storedBytes(key, stored, name), out.address, out.capacity);
   if (result < 0) return result;
   out.length = result;
   return 0;
+}
+
+/** The bytes of a name on disk: the request's own where they are the same. */
+function storedBytes(key: Name, stored: Name, { bytes, start, end }: NameView): Uint8Array {
+  return stored === key ? bytes.subarray(start, end) : bytesOf(stored);
 }
 
 function answer(value: Uint8Array, out: DataOut): Status {
@@ -53,17 +63,32 @@ export function listxattr(m: OverlayState, q: Request, out: DataOut): Status {
   const node = m.inodes.get(q.nodeid);
   if (node === undefined || node.backing === 0) {
     const xattrs = m.lower.xattrs(node?.row ?? q.nodeid - 1) ?? [];
-    return answer(joined(xattrs.map(({ name }) => name)), out);
+    return answerNames(
+      q,
+      xattrs.map(({ name }) => name),
+      out,
+    );
   }
   m.fds.trim();
   const names = backingXattrNames(m.fds, node);
   if (typeof names === "number") return names;
-  return answer(joined(names.toString("latin1").split("\0").slice(0, -1) as Name[]), out);
+  const stored = nameOf(names).split("\0").slice(0, -1) as Name[];
+  return answerNames(
+    q,
+    stored.map(shownName).filter((name) => name !== undefined),
+    out,
+  );
 }
 
-function joined(names: readonly Name[]): Buffer {
-  const shown = names.filter((name) => !isReserved(name));
-  return Buffer.from(shown.map((name) => `${name}\0`).join(""), "latin1");
+function answerNames(q: Request, names: readonly Name[], out: DataOut): Status {
+  // The kernel lets others neither read nor set these, and other filesystems do not name them to them.
+  const hidesTrusted = names.some(isTrusted) && !mayUseTrusted(q.pid);
+  const shown = names.filter((name) => !(hidesTrusted && isTrusted(name)) && !isDaemon(q, name));
+  return answer(Buffer.from(shown.map((name) => `${name}\0`).join(""), "latin1"), out);
+}
+
+function isTrusted(name: string): boolean {
+  return name.startsWith("trusted.");
 }
 
 /** FUSE SETXATTR. */
@@ -77,11 +102,13 @@ export function setxattr(
 ): Status {
   const state = writable(m);
   const key = nameOf(name.bytes, name.start, name.end);
-  if (isReserved(key)) return -Errno.EOPNOTSUPP;
+  const stored = isDaemon(q, key) ? undefined : storedName(key);
+  // As the kernel's overlayfs has it where a name is too long once it is escaped; cp -a and rsync take it calmly.
+  if (stored === undefined) return -Errno.EOPNOTSUPP;
   const copied = copyUp(state, q, q.nodeid);
   if (copied < 0) return copied;
   const node = recordOf(m, q.nodeid);
-  const bytes = name.bytes.subarray(name.start, name.end);
+  const bytes = storedBytes(key, stored, name);
   const result = setBackingXattr(m.fds, node, bytes, value.address, value.length, flags);
   if (result < 0) return result;
   if (key === DEFAULT_ACL && node.directory !== undefined) node.directory.defaultAcl = true;
@@ -95,7 +122,7 @@ export function setxattr(
 export function removexattr(m: OverlayState, q: Request, name: NameView): Status {
   const state = writable(m);
   const key = nameOf(name.bytes, name.start, name.end);
-  if (isReserved(key)) return -Errno.EOPNOTSUPP;
+  if (isDaemon(q, key)) return -Errno.EOPNOTSUPP;
   const node = m.inodes.get(q.nodeid);
   // Nothing to remove is no reason to copy anything up.
   if (node === undefined && lowerXattr(m.lower, q.nodeid - 1, key) === undefined) {
@@ -104,8 +131,10 @@ export function removexattr(m: OverlayState, q: Request, name: NameView): Status
   }
   const copied = copyUp(state, q, q.nodeid);
   if (copied < 0) return copied;
+  const stored = storedName(key);
+  if (stored === undefined) return -Errno.ENODATA;
   const record = recordOf(m, q.nodeid);
-  const result = removeBackingXattr(m.fds, record, name.bytes.subarray(name.start, name.end));
+  const result = removeBackingXattr(m.fds, record, storedBytes(key, stored, name));
   if (result === 0 && key === DEFAULT_ACL && record.directory !== undefined) {
     record.directory.defaultAcl = false;
   }

@@ -1,5 +1,5 @@
 // Settings and rights of a process and of a thread that Node has no call for.
-import { readFileSync } from "node:fs";
+import { readFileSync, readlinkSync } from "node:fs";
 import { bindPlain } from "./libc.js";
 
 const exitCall = bindPlain<[number]>("_exit", "void", ["int"]);
@@ -41,17 +41,35 @@ export function asOwner(uid: number, gid: number, call: () => number): number {
 
 const CAP_CHOWN = 0n;
 const CAP_DAC_OVERRIDE = 1n;
+const CAP_SYS_ADMIN = 21n;
 
 /** Whether this process may give files to others (capabilities(7)). */
 export const changesOwners: boolean = hasCapability(CAP_CHOWN);
 /** Whether modes do not bind this process: it may read and write what they forbid (capabilities(7)). */
 export const overridesModes: boolean = hasCapability(CAP_DAC_OVERRIDE);
 
-function hasCapability(number: bigint): boolean {
+/** The user namespace that the system starts with (include/linux/proc_ns.h, PROC_USER_INIT_INO). */
+const INITIAL_USER_NAMESPACE = "user:[4026531837]";
+
+/**
+ * Whether a thread may use trusted. xattrs: that takes CAP_SYS_ADMIN over the whole system (xattr(7)). False for one of
+ * which this process may not know.
+ */
+export function mayUseTrusted(pid: number): boolean {
   try {
-    const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync("/proc/self/status", "latin1"))?.[1];
+    return (
+      hasCapability(CAP_SYS_ADMIN, pid) && readlinkSync(`/proc/${pid}/ns/user`) === INITIAL_USER_NAMESPACE
+    );
+  } catch {
+    return false;
+  }
+}
+
+function hasCapability(number: bigint, pid: number | "self" = "self"): boolean {
+  try {
+    const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync(`/proc/${pid}/status`, "latin1"))?.[1];
     return effective !== undefined && ((BigInt(`0x${effective}`) >> number) & 1n) === 1n;
   } catch {
-    return process.geteuid?.() === 0;
+    return pid === "self" && process.geteuid?.() === 0;
   }
 }

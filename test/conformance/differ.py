@@ -36,14 +36,7 @@ KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 1, 2, 0x10
 PERMITTED = [
     ("rename", "EINVAL", lambda run, o: o["f"] & WHITEOUT, "a whiteout cannot be shown; overlayfs refuses too"),
     ("mknod", "EPERM", lambda run, o: o["dev"] == 0 and stat.S_ISCHR(o["m"]), "device 0:0 is a whiteout"),
-    ("fsetxattr", "ENOTSUP", lambda run, o: reserved(o["n"]), "names of overlays' own are not to be had"),
-    ("setxattr", "ENOTSUP", lambda run, o: reserved(o["n"]), "names of overlays' own are not to be had"),
-    ("removexattr", "ENOTSUP", lambda run, o: reserved(o["n"]), "names of overlays' own are not to be had"),
 ]
-
-
-def reserved(name):
-    return name.startswith(("user.overlay.", "trusted.overlay.", "user.imgfs.", "user.containers.override_stat"))
 
 
 # ------------------------------------------------------------------------------------------------ small system calls
@@ -590,7 +583,9 @@ class Generator:
         if name in ON_SLOTS:
             # Only what is open can be meant.
             o["k"] = r.choice(sorted(self.run.slots)) if self.run.slots else 0
-        xattr = ["user.a", "user.b", "user.note", "user.dir", "trusted.t", "user.overlay.opaque", "security.capability"]
+        xattr = ["user.a", "user.b", "user.note", "user.dir", "trusted.t", "security.capability"]
+        # Names that overlays use: programs may have them too.
+        xattr += ["user.overlay.opaque", "trusted.overlay.overlay.redirect", "user.imgfs.origin", "user.containers.override_stat"]
         if name in ("rmdir", "rename", "unlink"):
             # The root of a mount is busy, that of the copy is not.
             o["p"] = self.any() or self.focus or "etc"

@@ -137,7 +137,7 @@ describe.skipIf(reason)(titleOf("a tree of files as a source", reason), () => {
     const marked = scratchDirectory("marked");
     await python(
       `import os, sys; os.chdir(sys.argv[1])
-for name in ('trusted.overlay.opaque', 'user.overlay.opaque', 'user.fuseoverlayfs.opaque', 'user.overlays', 'user.mine'): os.setxattr('.', name, b'y')`,
+for name in ('trusted.overlay.opaque', 'user.overlay.opaque', 'user.fuseoverlayfs.opaque', 'user.imgfs.origin', 'user.overlays', 'user.mine'): os.setxattr('.', name, b'y')`,
       marked,
     );
     const { stdout } = await imgfs("ls", "--json", await build(marked), "/");

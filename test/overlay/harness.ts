@@ -80,6 +80,7 @@ export class Mounted {
   uid = 0;
   gid = 0;
   umask = 0o022;
+  pid = process.pid;
   private open = true;
 
   constructor(fs: FileSystem) {
@@ -95,7 +96,7 @@ export class Mounted {
   }
 
   q(nodeid: number): Request {
-    return { unique: 1, nodeid, uid: this.uid, gid: this.gid, pid: process.pid };
+    return { unique: 1, nodeid, uid: this.uid, gid: this.gid, pid: this.pid };
   }
 
   view(name: Path): NameView {

@@ -169,11 +169,6 @@ describe("xattrs", () => {
       expect(code(() => fs.setxattr(path, "user.other", "x", 2))).toBe("ENODATA");
       fs.removexattr(path, "user.mine");
       expect(code(() => fs.removexattr(path, "user.mine"))).toBe("ENODATA");
-      for (const name of ["user.overlay.opaque", "trusted.overlay.redirect", "user.imgfs.origin"]) {
-        expect(code(() => fs.setxattr(path, name, "y"))).toBe("EOPNOTSUPP");
-        expect(code(() => fs.removexattr(path, name))).toBe("EOPNOTSUPP");
-        expect(code(() => fs.getxattr(path, name))).toBe("ENODATA");
-      }
     }
     expect(fs.listxattr("bin/su")).toEqual(["security.capability", "user.note"]);
     fs.removexattr("bin/su", "user.note");

@@ -183,8 +183,8 @@ function targetOf(fd: number, path: Buffer): Buffer {
   return Buffer.from(bytes.subarray(0, size));
 }
 
-/** Marks of the storage that a tree may lie in, not of the tree: overlayfs's and fuse-overlayfs's. */
-const storageMarks = ["trusted.overlay.", "user.overlay.", "user.fuseoverlayfs."];
+/** Marks of the storage that a tree may lie in, not of the tree: overlayfs's, fuse-overlayfs's and our own. */
+const storageMarks = ["trusted.overlay.", "user.overlay.", "user.fuseoverlayfs.", "user.imgfs."];
 
 /** Attributes a host adds by itself, from which it follows that the same tree would differ between hosts. */
 const hostMarks = ["security.selinux", "security.evm", "security.SMACK64"];
