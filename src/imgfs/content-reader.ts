@@ -357,6 +357,19 @@ export class ContentReader {
     return hole ? size : -Errno.ENXIO;
   }
 
+  /** Bytes of a content of `size` bytes that are data, not holes. Throws Corrupt. */
+  dataBytes(content: number, size: number): number {
+    const count = this.runCount(content);
+    if (count <= 1) return count === 0 ? 0 : size;
+    const range = this.scratch;
+    let total = 0;
+    for (let run = 0; run < count; run++) {
+      this.range(content, run, size, range);
+      if (range.rawOffset !== undefined) total += range.length;
+    }
+    return total;
+  }
+
   private fileOffset(run: number): number {
     const at = this.runs.at(run) >> 2;
     return (this.metadata.u32[at + 2] as number) + (this.metadata.u32[at + 3] as number) * TWO_32;

@@ -274,6 +274,12 @@ export class Image extends TreeReader {
     return this.contents.seek(content, size, offset, whence === SEEK_HOLE);
   }
 
+  /** Bytes of a file that are data, not holes. Throws Corrupt, EISDIR or EINVAL. */
+  dataBytes(row: number): number {
+    const content = this.content(row);
+    return content < 0 ? 0 : this.contents.dataBytes(content, this.size(row));
+  }
+
   /**
    * Calls `visit(fd, blobOffset, fileOffset, length)` for each stored range in file order, holes left out. False,
    * without a call, when the bytes do not lie in a file as they are. Throws EISDIR or EINVAL for what is no file.

@@ -73,7 +73,7 @@ export function fillFromStat(m: OverlayState, node: Node, stat: Stat, attr: Attr
   attr.ino = node.ino;
   attr.size = stat.size;
   // The backing file of a metadata-only copy is one hole.
-  attr.blocks = node.dataRow < 0 ? stat.blocks : Math.ceil(stat.size / 512);
+  attr.blocks = node.dataRow < 0 ? stat.blocks : m.lower.blocks(node.dataRow);
   attr.mode = stat.mode;
   const { squash } = m.lower;
   attr.uid = squash === undefined ? stat.uid : squash.uid;

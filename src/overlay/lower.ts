@@ -55,6 +55,8 @@ export interface LowerTree {
   copyTask?(row: number, size: number, to: number, sync: boolean): Task | undefined;
   /** Does such work in helper threads. */
   readonly helperModule?: string | undefined;
+  /** Bytes of a file that are data, not holes. */
+  dataBytes(row: number): number;
   dataRanges(
     row: number,
     visit: (fd: number, blobOffset: number, fileOffset: number, length: number) => void,
@@ -94,9 +96,13 @@ export interface Lower {
   /** Why a copy of the row would lose an id; undefined when it would not. */
   idProblem(row: number): string | undefined;
   fillAttr(row: number, attr: Attr): void;
+  /** st_blocks: units of 512 bytes in whole blocks of 4 KiB, holes left out, as a copy of the row will have it. */
+  blocks(row: number): number;
   /** Bytes of all regular files, each inode once. */
   totalSize(): number;
 }
+
+const BLOCK = 4096;
 
 export function createLower(tree: LowerTree, devices: boolean, owners?: OwnerMap): Lower {
   const cursor: LowerEntry = { row: 0, type: 0, bytes: new Uint8Array(0), start: 0, end: 0 };
@@ -175,9 +181,13 @@ export function createLower(tree: LowerTree, devices: boolean, owners?: OwnerMap
 
   const isDirectory = (row: number): boolean => (tree.mode(row) & S_IFMT) === S_IFDIR;
 
+  const blocks = (row: number): number =>
+    (tree.mode(row) & S_IFMT) === S_IFREG ? Math.ceil(tree.dataBytes(row) / BLOCK) * (BLOCK / 512) : 0;
+
   return {
     tree,
     hidden,
+    blocks,
     uid,
     gid,
     squash,
@@ -214,11 +224,10 @@ export function createLower(tree: LowerTree, devices: boolean, owners?: OwnerMap
       return links.get(row) ?? [];
     },
     fillAttr(row, attr) {
-      const size = tree.size(row);
-      attr.ino = row + 1;
-      attr.size = size;
-      attr.blocks = Math.ceil(size / 512);
       const mode = tree.mode(row);
+      attr.ino = row + 1;
+      attr.size = tree.size(row);
+      attr.blocks = blocks(row);
       // Layers give symlinks all sorts of modes; on Linux they have this one, and a copied-up one will.
       attr.mode = (mode & S_IFMT) === S_IFLNK ? S_IFLNK | 0o777 : mode;
       attr.nlink = tree.nlink(row);

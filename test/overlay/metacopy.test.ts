@@ -21,6 +21,14 @@ const image = plainImage();
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
 
+it("a copy of metadata alone takes as many blocks as the file below", () => {
+  const fs = mount(image, fresh());
+  const { blocks, size } = fs.stat("sparse");
+  expect(blocks * 512).toBeLessThan(size);
+  fs.setattr("sparse", { valid: FATTR_MODE, mode: 0o600 });
+  expect(fs.stat("sparse").blocks).toBe(blocks);
+});
+
 function both(fs: Mounted, upper: string, check: (fs: Mounted) => void): Mounted {
   check(fs);
   const again = remount(fs, image, upper);
