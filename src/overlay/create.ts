@@ -19,6 +19,7 @@ import {
   O_RDWR,
   openAt,
   RENAME_EXCHANGE,
+  RENAME_NOREPLACE,
   renameAt,
   symlinkAt,
   unlinkAt,
@@ -41,6 +42,7 @@ import { readXattrFd, writeXattrFd } from "../sys/xattr.js";
 import { fillFromStat } from "./attributes.js";
 import { copyUp } from "./copy-up.js";
 import { addSubdirectories, keepListing, noteName } from "./directory-names.js";
+import { fault } from "./fault.js";
 import { open } from "./file-io.js";
 import { coverName } from "./hard-links.js";
 import { chownResult } from "./id-map.js";
@@ -116,15 +118,21 @@ function makeObject(m: WritableState, q: Request, directory: Node, name: Buffer,
   const mode = part.defaultAcl ? wanted.mode : wanted.mode & ~wanted.umask;
   let result = -Errno.EEXIST;
   if (part.lowerRow < 0 || !m.lower.covers(part.lowerRow, name))
-    result = makeAs(q, () => wanted.make(directoryFd, name, mode));
+    result = fault("create.make") || asOwner(q.uid, q.gid, () => wanted.make(directoryFd, name, mode));
   if (result === -Errno.EEXIST) {
     const free = freeName(m, directory, name);
     if (typeof free === "number") throw new FsError(-free);
     if (free === "whiteout") {
-      const made = makeOverWhiteout(m, q, directory, name, wanted, mode, stat);
+      const made = makeInWork(m, q, directory, name, wanted, mode, stat, true);
       return { node: addRecord(m, directory, name, stat), result: made, stat };
     }
-    result = makeAs(q, () => wanted.make(directoryFd, name, mode));
+    result = fault("create.make") || asOwner(q.uid, q.gid, () => wanted.make(directoryFd, name, mode));
+  }
+  if (isRefused(result)) {
+    // The owner has no right to it here by itself, but by another of its groups or a capability: it appears when it is whole.
+    const made = makeInWork(m, q, directory, name, wanted, mode, stat, false);
+    coverName(m, directory, name);
+    return { node: addRecord(m, directory, name, stat), result: made, stat };
   }
   check(result, "creation in the upper directory");
   finishInPlace(m, q, directory, name, wanted, mode, result, stat);
@@ -133,13 +141,14 @@ function makeObject(m: WritableState, q: Request, directory: Node, name: Buffer,
   return { node: addRecord(m, directory, name, stat), result, stat };
 }
 
-/**
- * Makes an object where it shows, its owner's from the start: a crash before `finish` leaves nothing of the daemon's.
- * Where the owner has no right to it here (a right by another of its groups, or by a capability) `finish` sees to it.
- */
+function isRefused(result: number): boolean {
+  return result === -Errno.EACCES || result === -Errno.EPERM;
+}
+
+/** Makes an object as its owner, or, where the owner may not, as the daemon's. */
 export function makeAs(q: Request, make: () => number): number {
   const result = asOwner(q.uid, q.gid, make);
-  return result === -Errno.EACCES || result === -Errno.EPERM ? make() : result;
+  return isRefused(result) ? make() : result;
 }
 
 function finishInPlace(
@@ -180,13 +189,14 @@ function finish(
   check(statAt(atFd, name, stat), "stat of a new object");
   let changed = false;
   if (stat.uid !== q.uid || stat.gid !== gid) {
-    check(chownResult(m.lower.squash, chownAt(atFd, name, q.uid, gid)), "owner of a new object");
+    const owned = fault("create.owner") || chownResult(m.lower.squash, chownAt(atFd, name, q.uid, gid));
+    check(owned, "owner of a new object");
     changed = true;
   }
   // With a default ACL the backing filesystem has worked the mode out.
   const special = changed && (exact & 0o6000) !== 0;
   if (wanted.type !== S_IFLNK && (special || (!part.defaultAcl && (stat.mode & 0o7777) !== exact))) {
-    check(chmodAt(atFd, name, exact), "mode of a new object");
+    check(fault("create.mode") || chmodAt(atFd, name, exact), "mode of a new object");
     changed = true;
   }
   if (changed) check(statAt(atFd, name, stat), "stat of a new object");
@@ -202,7 +212,8 @@ export function inheritedGroup(m: WritableState, directory: Node): number {
   return part.group;
 }
 
-function makeOverWhiteout(
+/** Makes an object in WORK/tmp and then in its place, where a whiteout is or nothing. What `make` returned. */
+function makeInWork(
   m: WritableState,
   q: Request,
   directory: Node,
@@ -210,13 +221,15 @@ function makeOverWhiteout(
   wanted: Wanted,
   mode: number,
   stat: Stat,
+  overWhiteout: boolean,
 ): number {
   const { upper } = m;
   const temporary = temporaryName(upper);
   let result = -1;
   try {
     result = makeStaged(m, directory, temporary, (fd, at) => wanted.make(fd, at, mode));
-    if (wanted.type === S_IFDIR) {
+    const exchanged = overWhiteout && wanted.type === S_IFDIR;
+    if (exchanged) {
       const fd = check(
         openAt(upper.temporaryFd, temporary, O_RDONLY | O_DIRECTORY),
         "open of a new directory",
@@ -226,9 +239,11 @@ function makeOverWhiteout(
       check(marked, "opaque mark");
     }
     finish(m, q, directory, upper.temporaryFd, temporary, wanted, mode, stat);
-    const flags = wanted.type === S_IFDIR ? RENAME_EXCHANGE : 0;
-    check(renameAt(upper.temporaryFd, temporary, m.fds.of(directory), name, flags), "rename over a whiteout");
-    if (wanted.type === S_IFDIR) unlinkAt(upper.temporaryFd, temporary);
+    const flags = exchanged ? RENAME_EXCHANGE : overWhiteout ? 0 : RENAME_NOREPLACE;
+    const moved =
+      fault("create.commit") || renameAt(upper.temporaryFd, temporary, m.fds.of(directory), name, flags);
+    check(moved, "rename into the upper directory");
+    if (exchanged && fault("create.leftover") === 0) unlinkAt(upper.temporaryFd, temporary);
   } catch (cause) {
     if (result > 0) closeFd(result);
     removeTemporary(upper, temporary);
@@ -246,17 +261,20 @@ function makeStaged(
 ): number {
   const { upper } = m;
   if ((directory.directory as DirectoryPart).defaultAcl === false) {
-    return check(make(upper.temporaryFd, temporary), "creation in the work directory");
+    const made = fault("create.stage") || make(upper.temporaryFd, temporary);
+    return check(made, "creation in the work directory");
   }
   const acl = readXattrFd(m.fds.of(directory), defaultAcl);
   if (typeof acl === "number") throw new FsError(-acl, "default ACL");
   const nest = temporaryName(upper);
-  check(mkdirAt(upper.temporaryFd, nest, 0o700), "mkdir in the work directory");
+  check(fault("create.nest") || mkdirAt(upper.temporaryFd, nest, 0o700), "mkdir in the work directory");
   const fd = check(openAt(upper.temporaryFd, nest, O_RDONLY | O_DIRECTORY), "open in the work directory");
   try {
-    check(writeXattrFd(fd, defaultAcl, acl), "default ACL");
-    const result = check(make(fd, temporary), "creation in the work directory");
-    check(renameAt(fd, temporary, upper.temporaryFd, temporary), "rename in the work directory");
+    check(fault("create.nest-acl") || writeXattrFd(fd, defaultAcl, acl), "default ACL");
+    const result = check(fault("create.stage") || make(fd, temporary), "creation in the work directory");
+    const moved = fault("create.nest-move") || renameAt(fd, temporary, upper.temporaryFd, temporary);
+    if (moved < 0 && result > 0) closeFd(result);
+    check(moved, "rename in the work directory");
     return result;
   } finally {
     closeFd(fd);
@@ -395,6 +413,6 @@ export function symlink(m: OverlayState, q: Request, name: NameView, target: Nam
 export function markImpureDirectory(m: WritableState, directory: Node): void {
   const part = directory.directory as DirectoryPart;
   if (part.impure) return;
-  check(markImpure(m.fds.of(directory)), "mark of a directory");
+  check(fault("mark.impure") || markImpure(m.fds.of(directory)), "mark of a directory");
   part.impure = true;
 }

@@ -7,6 +7,7 @@ import { statBacking } from "./backing-metadata.js";
 import { copyUp } from "./copy-up.js";
 import { answer, copyName, directoryFor, freeName, markImpureDirectory } from "./create.js";
 import { noteName } from "./directory-names.js";
+import { fault } from "./fault.js";
 import { coverName } from "./hard-links.js";
 import type { Node } from "./inode-table.js";
 import { keepData } from "./metacopy.js";
@@ -29,12 +30,15 @@ export function link(m: OverlayState, q: Request, nodeid: number, newName: NameV
   keepData(state, node);
   if (free === "whiteout") {
     const temporary = temporaryName(state.upper);
-    check(linkBacking(state, node, state.upper.temporaryFd, temporary), "link in the work directory");
-    const moved = renameAt(state.upper.temporaryFd, temporary, m.fds.of(directory), name);
+    const staged = fault("link.stage") || linkBacking(state, node, state.upper.temporaryFd, temporary);
+    check(staged, "link in the work directory");
+    const moved =
+      fault("link.commit") || renameAt(state.upper.temporaryFd, temporary, m.fds.of(directory), name);
     if (moved < 0) removeTemporary(state.upper, temporary);
     check(moved, "rename over a whiteout");
   } else {
-    check(linkBacking(state, node, m.fds.of(directory), name), "link in the upper directory");
+    const made = fault("link.make") || linkBacking(state, node, m.fds.of(directory), name);
+    check(made, "link in the upper directory");
     coverName(m, directory, name);
   }
   check(statBacking(m.fds, node, m.stat), "stat of a new link");

@@ -10,6 +10,7 @@ import { Errno } from "../base/errno.js";
 import { truncateFd } from "../sys/files.js";
 import { S_IFMT, S_IFREG } from "../sys/stat.js";
 import { getXattrAt, readXattrAt, removeXattrFd, writeXattrFd } from "../sys/xattr.js";
+import { fault } from "./fault.js";
 import type { Node } from "./inode-table.js";
 import { removeRedirect, resolveRedirect, trustedRedirect, userRedirect, writeRedirect } from "./redirect.js";
 import type { OverlayState, WritableState } from "./state.js";
@@ -26,10 +27,11 @@ export function dataRow(node: Node | undefined, id: number): number {
 
 /** Gives a staged file the size it has in the image, and the marks. 0 or a negative errno. */
 export function markMetadataOnly(upper: Upper, fd: number, size: number): number {
-  const sized = truncateFd(fd, size);
+  const sized = fault("copy-up.size") || truncateFd(fd, size);
   if (sized < 0) return sized;
   // Under -o userxattr the kernel reads no such mark.
-  return upper.trustedXattrs ? writeXattrFd(fd, trustedMetacopy, none) : 0;
+  if (!upper.trustedXattrs) return 0;
+  return fault("copy-up.metacopy") || writeXattrFd(fd, trustedMetacopy, none);
 }
 
 /** Takes the marks of overlayfs off. 0 or a negative errno. */

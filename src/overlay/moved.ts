@@ -18,6 +18,7 @@ import {
   unlinkAt,
 } from "../sys/files.js";
 import { readXattrFd } from "../sys/xattr.js";
+import { fault } from "./fault.js";
 import type { DirectoryPart, Node } from "./inode-table.js";
 import { DT_DIR, DT_UNKNOWN } from "./listing.js";
 import { indexName } from "./origin.js";
@@ -44,7 +45,8 @@ export function keepMerged(m: WritableState, directory: Node): number {
   if (claimed < 0) return claimed;
   const marked = writeRedirect(upper, m.fds.of(directory), path);
   if (marked < 0) return marked === -Errno.ENOSPC || marked === -Errno.ERANGE ? -Errno.EXDEV : marked;
-  const file = openAt(upper.movedFd, indexName(lowerRow), O_CREAT | O_WRONLY | O_NOFOLLOW, 0o600);
+  const flags = O_CREAT | O_WRONLY | O_NOFOLLOW;
+  const file = fault("moved.record") || openAt(upper.movedFd, indexName(lowerRow), flags, 0o600);
   if (file < 0) return file;
   closeFd(file);
   upper.moved.add(lowerRow);
@@ -54,7 +56,9 @@ export function keepMerged(m: WritableState, directory: Node): number {
 /** A directory that was perhaps moved is gone for good. */
 export function forgetMoved(upper: Upper, directory: Node): void {
   const { lowerRow } = directory.directory as DirectoryPart;
-  if (upper.moved.delete(lowerRow)) unlinkAt(upper.movedFd, indexName(lowerRow));
+  if (!upper.moved.delete(lowerRow)) return;
+  // A record that stays is harmless.
+  if (fault("moved.forget") === 0) unlinkAt(upper.movedFd, indexName(lowerRow));
 }
 
 /**

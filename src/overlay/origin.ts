@@ -3,10 +3,13 @@
 // that cannot carry user xattrs (symlinks, FIFOs, devices), and objects with more names in the image, are hard-linked
 // as WORK/index/ROW. A merged directory needs neither: its place says it.
 // Invariant: an object claims a row only while no other backing object does; a second claimant is an object of its own.
+
 import { type Digest, digestHex } from "../base/digest.js";
+import { Errno } from "../base/errno.js";
 import { linkAt, unlinkAt } from "../sys/files.js";
 import { S_IFMT, S_IFREG, type Stat } from "../sys/stat.js";
-import { readXattrAt, writeXattrFd } from "../sys/xattr.js";
+import { readXattrAt, removeXattrFd, writeXattrFd } from "../sys/xattr.js";
+import { fault } from "./fault.js";
 import type { Node } from "./inode-table.js";
 import type { OverlayState, WritableState } from "./state.js";
 import { claimTree, type Upper } from "./upper.js";
@@ -33,7 +36,14 @@ export function writeOrigin(m: WritableState, fd: number, row: number, metadataO
   const { treeRoot } = m.lower.tree;
   const claimed = claimTree(m.upper, treeRoot);
   const text = `${originText(treeRoot, row)}${metadataOnly ? METADATA_ONLY : ""}`;
-  return claimed < 0 ? claimed : writeXattrFd(fd, originXattr, Buffer.from(text));
+  if (claimed < 0) return claimed;
+  return fault("copy-up.origin") || writeXattrFd(fd, originXattr, Buffer.from(text));
+}
+
+/** Takes the mark off a file that is nobody's copy any more. 0 or a negative errno. */
+export function dropOrigin(fd: number): number {
+  const result = removeXattrFd(fd, originXattr);
+  return result === -Errno.ENODATA ? 0 : result;
 }
 
 /** Where the object `name` came from. `marked` is false when it cannot carry a mark of its own. */
@@ -100,7 +110,8 @@ export function noteIndexed(upper: Upper, node: Node, row: number): void {
 /** Takes an object whose last name is gone out of the index. */
 export function dropFromIndex(upper: Upper, node: Node): void {
   if (!node.indexed) return;
-  unlinkAt(upper.indexFd, indexName(node.row));
+  // What stays after a failure is swept by the next mount.
+  if (fault("unlink.index") === 0) unlinkAt(upper.indexFd, indexName(node.row));
   upper.index.delete(node.row);
   upper.indexRows.delete(node.backing);
   node.indexed = false;
@@ -108,5 +119,5 @@ export function dropFromIndex(upper: Upper, node: Node): void {
 
 /** Gives an object in the index one more name. 0 or a negative errno. */
 export function linkFromIndex(upper: Upper, row: number, directoryFd: number, name: Uint8Array): number {
-  return linkAt(upper.indexFd, indexName(row), directoryFd, name);
+  return fault("copy-up.link") || linkAt(upper.indexFd, indexName(row), directoryFd, name);
 }

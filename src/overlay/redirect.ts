@@ -2,6 +2,7 @@
 // of what is merged below an upper directory, where that is not its own place.
 import { Errno } from "../base/errno.js";
 import { readXattrFd, removeXattrFd, writeXattrFd } from "../sys/xattr.js";
+import { fault } from "./fault.js";
 import type { OverlayState } from "./state.js";
 import type { Upper } from "./upper.js";
 
@@ -38,10 +39,10 @@ export function resolveRedirect(m: OverlayState, redirect: Buffer, parentRow: nu
 export function writeRedirect(upper: Upper, fd: number, path: Buffer): number {
   // The kernel reads trusted. by default and user. only under -o userxattr: where both can be set, both are.
   if (upper.trustedXattrs) {
-    const result = writeXattrFd(fd, trustedRedirect, path);
+    const result = fault("mark.redirect") || writeXattrFd(fd, trustedRedirect, path);
     if (result < 0) return result;
   }
-  return writeXattrFd(fd, userRedirect, path);
+  return fault("mark.redirect") || writeXattrFd(fd, userRedirect, path);
 }
 
 /** Takes the mark away. 0 or a negative errno. */

@@ -10,6 +10,7 @@ import { linkCount } from "./attributes.js";
 import { statBacking } from "./backing-metadata.js";
 import { directoryFor } from "./create.js";
 import { addSubdirectories, dropListing, isEmpty, noteName } from "./directory-names.js";
+import { fault } from "./fault.js";
 import { coverName, lowerNamesLeft } from "./hard-links.js";
 import { createDirectoryPart, createNode, type DirectoryPart, type Node } from "./inode-table.js";
 import { forgetMoved } from "./moved.js";
@@ -42,7 +43,7 @@ export function unlink(m: OverlayState, q: Request, name: NameView): Status {
     coverName(m, directory, bytes);
   } else if (covers(m, directory, bytes)) {
     check(replaceByWhiteout(state.upper, directoryFd, bytes, false).status, "whiteout");
-  } else check(unlinkAt(directoryFd, bytes), "unlink in the upper directory");
+  } else check(fault("unlink.remove") || unlinkAt(directoryFd, bytes), "unlink in the upper directory");
   noteAbsence(m, directory, bytes, !inUpper || covers(m, directory, bytes));
   nameGone(state, target, directory, bytes, found ? links - 1 : undefined);
   return 0;
@@ -162,18 +163,24 @@ function removeUpperDirectory(m: WritableState, directory: Node, name: Buffer): 
   const directoryFd = m.fds.of(directory);
   if (covers(m, directory, name)) {
     const { status, temporary } = replaceByWhiteout(upper, directoryFd, name, true);
-    if (temporary !== undefined) removeTemporary(upper, temporary);
     check(status, "whiteout");
+    if (temporary !== undefined) removeLeftover(m, temporary);
     return;
   }
-  const removed = unlinkAt(directoryFd, name, AT_REMOVEDIR);
+  const removed = fault("rmdir.remove") || unlinkAt(directoryFd, name, AT_REMOVEDIR);
   if (removed !== -Errno.ENOTEMPTY && removed !== -Errno.EEXIST) {
     check(removed, "rmdir in the upper directory");
     return;
   }
   const temporary = temporaryName(upper);
-  check(renameAt(directoryFd, name, upper.temporaryFd, temporary), "rename to the work directory");
-  removeTemporary(upper, temporary);
+  const moved = fault("rmdir.move-out") || renameAt(directoryFd, name, upper.temporaryFd, temporary);
+  check(moved, "rename to the work directory");
+  removeLeftover(m, temporary);
+}
+
+/** What cannot be removed now is removed by the next mount. */
+function removeLeftover(m: WritableState, temporary: Buffer): void {
+  if (fault("rmdir.leftover") === 0) removeTemporary(m.upper, temporary);
 }
 
 /** After a directory's name has gone from the disk. */

@@ -5,6 +5,7 @@ import { chmodFd, chownAt, closeFd, noName, O_EXCL, O_RDWR, O_TMPFILE, openAt } 
 import { check } from "../sys/libc.js";
 import { emptyStat, S_IFREG, statFd } from "../sys/stat.js";
 import { answer, directoryFor, inheritedGroup, makeAs } from "./create.js";
+import { fault } from "./fault.js";
 import { chownResult } from "./id-map.js";
 import { createNode, type DirectoryPart, NO_GROUP, upperIno } from "./inode-table.js";
 import { type OverlayState, writable } from "./state.js";
@@ -29,7 +30,8 @@ export function tmpfile(
   const exact = (defaultAcl ? mode : mode & ~umask) & 0o7777;
   const directoryFd = m.fds.of(directory);
   // With O_EXCL it never gets a name, which is the backing filesystem's to see to.
-  const fd = makeAs(q, () => openAt(directoryFd, here, O_TMPFILE | O_RDWR | (flags & O_EXCL), exact));
+  const opened = O_TMPFILE | O_RDWR | (flags & O_EXCL);
+  const fd = fault("tmpfile.make") || makeAs(q, () => openAt(directoryFd, here, opened, exact));
   if (fd < 0) return fd;
   const stat = emptyStat();
   try {
@@ -37,9 +39,10 @@ export function tmpfile(
     const group = inheritedGroup(state, directory);
     const gid = group === NO_GROUP ? q.gid : group;
     if (stat.uid !== q.uid || stat.gid !== gid) {
-      check(chownResult(m.lower.squash, chownAt(fd, noName, q.uid, gid)), "owner of a new file");
+      const owned = fault("tmpfile.owner") || chownResult(m.lower.squash, chownAt(fd, noName, q.uid, gid));
+      check(owned, "owner of a new file");
     }
-    if (!defaultAcl) check(chmodFd(fd, exact), "mode of a new file");
+    if (!defaultAcl) check(fault("tmpfile.mode") || chmodFd(fd, exact), "mode of a new file");
     check(statFd(fd, stat), "stat of a new file");
   } catch (cause) {
     closeFd(fd);

@@ -4,6 +4,7 @@
 //   WORK/tmp/        what is being made; emptied at mount
 //   WORK/index/ROW   hard links to objects that came from image row ROW (see origin.ts)
 //   WORK/moved/ROW   image directories that were moved (see moved.ts)
+//   WORK/rename      what a rename that takes two steps is about to do (see swap.ts)
 // The upper's root carries user.imgfs.upper (that identity) and, from the first copy-up on, user.imgfs.tree (the image).
 // Invariant: one process holds both directories, by flock, until it ends.
 import { randomBytes } from "node:crypto";
@@ -22,9 +23,9 @@ import {
   mknodAt,
   O_CREAT,
   O_DIRECTORY,
-  O_EXCL,
   O_NOFOLLOW,
   O_RDONLY,
+  O_TRUNC,
   O_WRONLY,
   openAt,
   pread,
@@ -35,9 +36,12 @@ import {
   reopenDirectory,
   unlinkAt,
 } from "../sys/files.js";
+import { check } from "../sys/libc.js";
 import { allocatePages } from "../sys/memory.js";
 import { emptyStat, S_IFCHR, S_IFDIR, S_IFMT, statAt, statFd } from "../sys/stat.js";
 import { readXattrFd, removeXattrFd, writeXattrFd } from "../sys/xattr.js";
+
+import { fault } from "./fault.js";
 
 const LAYOUT = "imgfs upper 1";
 /** Third word of the mark of an upper that was not empty when it was first used. */
@@ -112,6 +116,7 @@ export function openUpper(options: UpperOptions): Upper {
     const temporaryFd = subdirectory(workFd, "tmp", work, opened);
     const indexFd = subdirectory(workFd, "index", work, opened);
     const movedFd = subdirectory(workFd, "moved", work, opened);
+    check(fault("setup.empty"), `work directory ${work}`);
     empty(temporaryFd);
     const { index, indexRows, lonely } = readIndex(indexFd);
     return {
@@ -149,7 +154,7 @@ export function closeUpper(upper: Upper): void {
 /** Records, before the first object with an origin appears, which image origins speak of. 0 or a negative errno. */
 export function claimTree(upper: Upper, treeRoot: string): number {
   if (upper.tree !== undefined) return 0;
-  const result = writeXattrFd(upper.rootFd, treeMark, Buffer.from(treeRoot));
+  const result = fault("tree.mark") || writeXattrFd(upper.rootFd, treeMark, Buffer.from(treeRoot));
   if (result === 0) upper.tree = treeRoot;
   return result;
 }
@@ -161,7 +166,10 @@ export function removeTemporary(upper: Upper, name: Uint8Array): void {
 
 function openDirectory(path: string, what: string, opened: number[]): number {
   try {
-    if (!existsSync(path)) makeFolders(path);
+    if (!existsSync(path)) {
+      check(fault("setup.folder"), path);
+      makeFolders(path);
+    }
   } catch (cause) {
     throw new Error(`cannot create ${what} ${(cause as Error).message}`);
   }
@@ -208,13 +216,13 @@ function readIdentity(
   if (mark !== -Errno.ENODATA) throw noXattrs(path, mark);
   // What others have made keeps its root as it is.
   const foreign = !isEmpty(rootFd);
-  if (!foreign) initializeRoot(rootFd);
+  if (!foreign) {
+    check(fault("setup.root"), `upper directory ${path}`);
+    initializeRoot(rootFd);
+  }
   const identity = randomBytes(8).toString("hex");
-  const written = writeXattrFd(
-    rootFd,
-    upperMark,
-    Buffer.from(`${LAYOUT}:${identity}${foreign ? `:${FOREIGN}` : ""}`),
-  );
+  const text = Buffer.from(`${LAYOUT}:${identity}${foreign ? `:${FOREIGN}` : ""}`);
+  const written = fault("setup.mark") || writeXattrFd(rootFd, upperMark, text);
   if (written < 0) throw noXattrs(path, written);
   return { identity, foreign };
 }
@@ -252,6 +260,7 @@ function readTree(options: UpperOptions, rootFd: number): string | undefined {
 }
 
 const formatFile = Buffer.from("format");
+const newFormatFile = Buffer.from("format.new");
 
 /** Makes the workdir serve this upper: what another upper left in it is dropped. */
 function prepareWork(path: string, workFd: number, identity: string): void {
@@ -266,22 +275,29 @@ function prepareWork(path: string, workFd: number, identity: string): void {
       throw new Error(`work directory ${path} has a layout this version does not know: ${layout}`);
     }
     if (serves === identity) return;
+    check(fault("setup.drop"), `work directory ${path}`);
     remove(workFd, formatFile);
   }
-  for (const name of ["index", "moved"]) remove(workFd, Buffer.from(name));
-  const made = openAt(workFd, formatFile, O_CREAT | O_EXCL | O_WRONLY, 0o600);
-  if (made < 0) throw new Error(`cannot write in work directory ${path}: ${errnoName(-made)}`);
+  for (const name of ["index", "moved", "rename"]) {
+    check(fault("setup.drop"), `work directory ${path}`);
+    remove(workFd, Buffer.from(name));
+  }
   const line = Buffer.from(`${LAYOUT}:${identity}\n`);
   memory.bytes.set(line);
-  const written = pwrite(made, memory.address, line.length, 0);
-  fdatasyncFd(made);
+  const flags = O_CREAT | O_TRUNC | O_WRONLY | O_NOFOLLOW;
+  const made = fault("setup.format") || openAt(workFd, newFormatFile, flags, 0o600);
+  if (made < 0) throw new Error(`cannot write in work directory ${path}: ${errnoName(-made)}`);
+  const written = fault("setup.format-write") || pwrite(made, memory.address, line.length, 0);
+  const synced = fdatasyncFd(made);
   closeFd(made);
-  if (written !== line.length) throw new Error(`cannot write in work directory ${path}`);
+  if (written !== line.length || synced < 0) throw new Error(`cannot write in work directory ${path}`);
+  const named = fault("setup.format-commit") || renameAt(workFd, newFormatFile, workFd, formatFile);
+  if (named < 0) throw new Error(`cannot write in work directory ${path}: ${errnoName(-named)}`);
 }
 
 function subdirectory(workFd: number, name: string, path: string, opened: number[]): number {
   const bytes = Buffer.from(name);
-  const made = mkdirAt(workFd, bytes, 0o700);
+  const made = fault("setup.subdirectory") || mkdirAt(workFd, bytes, 0o700);
   const fd =
     made < 0 && made !== -Errno.EEXIST ? made : openAt(workFd, bytes, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
   if (fd < 0) throw new Error(`cannot use work directory ${path}/${name}: ${errnoName(-fd)}`);
@@ -320,9 +336,14 @@ function readMoved(movedFd: number): Set<number> {
 function probe(temporaryFd: number): Pick<Upper, "deviceWhiteouts" | "renameWhiteouts" | "trustedXattrs"> {
   const probeName = Buffer.from("probe");
   const movedName = Buffer.from("probe-moved");
-  const deviceWhiteouts = mknodAt(temporaryFd, probeName, S_IFCHR, 0) === 0;
+  const made = fault("setup.probe") || mknodAt(temporaryFd, probeName, S_IFCHR, 0);
+  if (made === -Errno.EIO) check(made, "work directory");
+  const deviceWhiteouts = made === 0;
   const renameWhiteouts =
-    deviceWhiteouts && renameAt(temporaryFd, probeName, temporaryFd, movedName, RENAME_WHITEOUT) === 0;
+    deviceWhiteouts &&
+    fault("setup.probe-rename") === 0 &&
+    renameAt(temporaryFd, probeName, temporaryFd, movedName, RENAME_WHITEOUT) === 0;
+  check(fault("setup.probe-remove"), "work directory");
   unlinkAt(temporaryFd, probeName);
   unlinkAt(temporaryFd, movedName);
   const trustedXattrs = writeXattrFd(temporaryFd, trustedProbe, Buffer.from("y")) === 0;

@@ -17,13 +17,16 @@ import {
 } from "../sys/files.js";
 import { S_IFCHR, S_IFMT, S_IFREG, type Stat } from "../sys/stat.js";
 import { getXattrAt, readXattrFd, readXattrNamesFd, writeXattrAt, writeXattrFd } from "../sys/xattr.js";
+import { fault } from "./fault.js";
 import { readRedirect } from "./redirect.js";
-import { temporaryName, type Upper } from "./upper.js";
+import { removeTemporary, temporaryName, type Upper } from "./upper.js";
 
 const userOpaque = Buffer.from("user.overlay.opaque");
 const trustedOpaque = Buffer.from("trusted.overlay.opaque");
 const userWhiteout = Buffer.from("user.overlay.whiteout");
 const trustedWhiteout = Buffer.from("trusted.overlay.whiteout");
+/** In an opaque directory, whose mark has no room for it: it may hold whiteouts in xattr form all the same. */
+const whiteoutsMark = Buffer.from("user.imgfs.whiteouts");
 const impureMark = Buffer.from("user.imgfs.impure");
 const impureMarks = ["user.imgfs.impure", "trusted.overlay.impure", "user.overlay.impure"];
 const defaultAcl = "system.posix_acl_default";
@@ -75,6 +78,7 @@ export function readMarks(fd: number): DirectoryMarks {
   for (const name of names) {
     if (name === defaultAcl) marks.defaultAcl = true;
     if (impureMarks.includes(name)) marks.impure = true;
+    if (name === "user.imgfs.whiteouts") marks.xattrWhiteouts = true;
     if (name !== "user.overlay.opaque" && name !== "trusted.overlay.opaque") continue;
     const value = readXattrFd(fd, name === "user.overlay.opaque" ? userOpaque : trustedOpaque);
     if (typeof value === "number") continue;
@@ -86,12 +90,17 @@ export function readMarks(fd: number): DirectoryMarks {
 
 /** Marks a directory so that nothing below it shows. 0 or a negative errno. */
 export function markOpaque(upper: Upper, fd: number): number {
+  const before = readXattrFd(fd, userOpaque);
+  if (typeof before !== "number" && before.equals(hasXattrWhiteouts)) {
+    const kept = fault("mark.whiteouts") || writeXattrFd(fd, whiteoutsMark, yes);
+    if (kept < 0) return kept;
+  }
   // The kernel reads trusted. by default and user. only under -o userxattr: where both can be set, both are.
   if (upper.trustedXattrs) {
-    const result = writeXattrFd(fd, trustedOpaque, yes);
+    const result = fault("mark.opaque") || writeXattrFd(fd, trustedOpaque, yes);
     if (result < 0) return result;
   }
-  return writeXattrFd(fd, userOpaque, yes);
+  return fault("mark.opaque") || writeXattrFd(fd, userOpaque, yes);
 }
 
 /** Marks a directory that may hold objects with an origin under names of their own. 0 or a negative errno. */
@@ -101,12 +110,15 @@ export function markImpure(fd: number): number {
 
 /** Makes a whiteout under a free name. 0 or a negative errno. */
 export function makeWhiteout(upper: Upper, directoryFd: number, name: Uint8Array): number {
-  if (upper.deviceWhiteouts) return mknodAt(directoryFd, name, S_IFCHR, 0);
+  if (upper.deviceWhiteouts) return fault("whiteout.make") || mknodAt(directoryFd, name, S_IFCHR, 0);
   // The directory's mark comes first: without it the file would show as one.
   const marked = markXattrWhiteouts(directoryFd);
   if (marked < 0) return marked;
   const staged = stageXattrWhiteout(upper);
-  return typeof staged === "number" ? staged : renameAt(upper.temporaryFd, staged, directoryFd, name);
+  if (typeof staged === "number") return staged;
+  const moved = fault("whiteout.commit") || renameAt(upper.temporaryFd, staged, directoryFd, name);
+  if (moved < 0) removeTemporary(upper, staged);
+  return moved;
 }
 
 /** Puts a whiteout in the place of an object, in one step. What it replaces is left in `temporary`, if anything. */
@@ -119,7 +131,7 @@ export function replaceByWhiteout(
   let staged: Buffer | number;
   if (upper.deviceWhiteouts) {
     staged = temporaryName(upper);
-    const made = mknodAt(upper.temporaryFd, staged, S_IFCHR, 0);
+    const made = fault("whiteout.stage") || mknodAt(upper.temporaryFd, staged, S_IFCHR, 0);
     if (made < 0) return { status: made };
   } else {
     const marked = markXattrWhiteouts(directoryFd);
@@ -128,22 +140,30 @@ export function replaceByWhiteout(
     if (typeof staged === "number") return { status: staged };
   }
   const flags = directory ? RENAME_EXCHANGE : 0;
-  const status = renameAt(upper.temporaryFd, staged, directoryFd, name, flags);
-  return directory || status < 0 ? { status, temporary: staged } : { status };
+  const status = fault("whiteout.replace") || renameAt(upper.temporaryFd, staged, directoryFd, name, flags);
+  if (status < 0) removeTemporary(upper, staged);
+  return directory && status === 0 ? { status, temporary: staged } : { status };
 }
 
-function markXattrWhiteouts(directoryFd: number): number {
+/** Marks a directory that is to hold whiteouts in xattr form, before it does. 0 or a negative errno. */
+export function markXattrWhiteouts(directoryFd: number): number {
   const value = readXattrFd(directoryFd, userOpaque);
-  if (typeof value !== "number") return 0;
-  if (value !== -Errno.ENODATA) return value;
-  return writeXattrFd(directoryFd, userOpaque, hasXattrWhiteouts);
+  if (typeof value === "number" && value !== -Errno.ENODATA) return value;
+  if (typeof value !== "number" && value.equals(hasXattrWhiteouts)) return 0;
+  return (
+    fault("mark.whiteouts") ||
+    (typeof value === "number"
+      ? writeXattrFd(directoryFd, userOpaque, hasXattrWhiteouts)
+      : writeXattrFd(directoryFd, whiteoutsMark, yes))
+  );
 }
 
 function stageXattrWhiteout(upper: Upper): Buffer | number {
   const name = temporaryName(upper);
-  const fd = openAt(upper.temporaryFd, name, O_CREAT | O_EXCL | O_WRONLY, 0o600);
+  const fd = fault("whiteout.stage") || openAt(upper.temporaryFd, name, O_CREAT | O_EXCL | O_WRONLY, 0o600);
   if (fd < 0) return fd;
   closeFd(fd);
-  const marked = writeXattrAt(upper.temporaryFd, name, userWhiteout, yes);
+  const marked = fault("whiteout.stage-mark") || writeXattrAt(upper.temporaryFd, name, userWhiteout, yes);
+  if (marked < 0) removeTemporary(upper, name);
   return marked < 0 ? marked : name;
 }

@@ -15,6 +15,7 @@ import {
   statBacking,
 } from "./backing-metadata.js";
 import { copyUp } from "./copy-up.js";
+import { fault } from "./fault.js";
 import { lowerXattr } from "./lower.js";
 import { type OverlayState, recordOf, writable } from "./state.js";
 import { shownName, storedName } from "./xattr-names.js";
@@ -109,7 +110,8 @@ export function setxattr(
   if (copied < 0) return copied;
   const node = recordOf(m, q.nodeid);
   const bytes = storedBytes(key, stored, name);
-  const result = setBackingXattr(m.fds, node, bytes, value.address, value.length, flags);
+  const result =
+    fault("attributes.xattr") || setBackingXattr(m.fds, node, bytes, value.address, value.length, flags);
   if (result < 0) return result;
   if (key === DEFAULT_ACL && node.directory !== undefined) node.directory.defaultAcl = true;
   if (killSgid && statBacking(m.fds, node, m.stat) === 0 && (m.stat.mode & S_IFMT) === S_IFREG) {
@@ -134,7 +136,8 @@ export function removexattr(m: OverlayState, q: Request, name: NameView): Status
   const stored = storedName(key);
   if (stored === undefined) return -Errno.ENODATA;
   const record = recordOf(m, q.nodeid);
-  const result = removeBackingXattr(m.fds, record, storedBytes(key, stored, name));
+  const result =
+    fault("attributes.remove-xattr") || removeBackingXattr(m.fds, record, storedBytes(key, stored, name));
   if (result === 0 && key === DEFAULT_ACL && record.directory !== undefined) {
     record.directory.defaultAcl = false;
   }
