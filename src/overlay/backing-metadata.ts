@@ -3,7 +3,7 @@
 // Where an owner cannot be set for lack of privilege, this is the file that will keep it elsewhere.
 import { Errno } from "../base/errno.js";
 import { AT_FDCWD, chmodAt, chmodFd, chownAt, noName, utimesAt, utimesFd } from "../sys/files.js";
-import { S_IFDIR, S_IFREG, type Stat, statAt, statFd } from "../sys/stat.js";
+import { S_IFDIR, S_IFREG, S_ISGID, S_ISUID, type Stat, statAt, statFd } from "../sys/stat.js";
 import {
   getXattrAt,
   getXattrFd,
@@ -40,6 +40,13 @@ export function chmodBacking(fds: BackingFds, node: Node, mode: number): number 
 export function chownBacking(fds: BackingFds, node: Node, uid: number, gid: number): number {
   if (node.fd >= 0) return chownAt(node.fd, noName, uid, gid);
   return chownAt(parentFd(fds, node), node.name, uid, gid);
+}
+
+const S_IXGRP = 0o010;
+
+/** A mode as it is after a change of data by somebody without privilege. */
+export function withoutSuidgid(mode: number): number {
+  return mode & ~S_ISUID & ((mode & S_IXGRP) !== 0 ? ~S_ISGID : ~0);
 }
 
 /** Seconds and nanoseconds; the nanoseconds may be UTIME_NOW or UTIME_OMIT. */

@@ -5,20 +5,25 @@ import { check } from "../sys/libc.js";
 import { emptyStat, type Stat, statFd } from "../sys/stat.js";
 import { readXattrFd, writeXattrFd } from "../sys/xattr.js";
 import { copyInBackground } from "./background-copy.js";
+import { withoutSuidgid } from "./backing-metadata.js";
 import { copyData } from "./copy-data.js";
+import { fault } from "./fault.js";
 import type { Node } from "./inode-table.js";
 import { damageStatus, prepareCopy } from "./lower-data.js";
 import { dropMarks } from "./metacopy.js";
-import { writeOrigin } from "./origin.js";
+import { dropOrigin, writeOrigin } from "./origin.js";
 import type { WritableState } from "./state.js";
+
+/** What a file of the upper was longer than has been cut, in one step with what else truncate(2) does. */
+export const CUT = 1;
 
 const capabilities = Buffer.from("security.capability");
 
 /**
- * Brings the first `limit` bytes of a metadata-only copy into it, which is cut to them. 0, a negative errno, or SUSPENDED:
- * then the request will come again.
+ * Brings the first `limit` bytes of a metadata-only copy into it, which is cut to them. 0, CUT when it was longer (with
+ * `kill` setuid and setgid are off then), a negative errno, or SUSPENDED: then the request will come again.
  */
-export function completeData(m: WritableState, q: Request, node: Node, limit: number): Status {
+export function completeData(m: WritableState, q: Request, node: Node, limit: number, kill: boolean): Status {
   const failed = m.failedCopies.get(node.id);
   if (failed !== undefined) {
     m.failedCopies.delete(node.id);
@@ -32,7 +37,7 @@ export function completeData(m: WritableState, q: Request, node: Node, limit: nu
   const capability = readXattrFd(fd, capabilities);
   const size = Math.min(limit, before.size);
   const finish = (status: Status): Status => {
-    const result = status < 0 ? status : commitData(m, node, fd, size, before, capability);
+    const result = status < 0 ? status : commitData(m, node, fd, size, before, capability, kill);
     if (result < 0) undo(fd, before, capability);
     return result;
   };
@@ -49,7 +54,7 @@ export function completeData(m: WritableState, q: Request, node: Node, limit: nu
       node.opens++;
       return background;
     }
-    copied = copyData(m.lower.tree, node.dataRow, fd, size, m.buffer);
+    copied = fault("complete.data") || copyData(m.lower.tree, node.dataRow, fd, size, m.buffer);
   } catch (cause) {
     copied = damageStatus(m, cause);
   }
@@ -64,20 +69,28 @@ function commitData(
   size: number,
   before: Stat,
   capability: Buffer | number,
+  kill: boolean,
 ): Status {
+  const cut = size < before.size;
+  const kept = withoutSuidgid(before.mode);
   const steps: Array<() => number> = [
-    () => (size < before.size ? truncateFd(fd, size) : 0),
-    () => restore(fd, before, capability),
-    () => (size === 0 || m.upper.volatile ? 0 : fsyncFd(fd)),
-    () => dropMarks(fd),
-    () => (node.row < 0 ? 0 : writeOrigin(m, fd, node.row, false)),
+    () => (cut && kill && kept !== before.mode ? chmodFd(fd, kept & 0o7777) : 0),
+    // The times of a cut file are those of the cut, and so from this step on nothing is left to be done that shows.
+    () =>
+      cut
+        ? fault("complete.size") || truncateFd(fd, size)
+        : fault("complete.restore") || restore(fd, before, capability),
+    () => (size === 0 || m.upper.volatile ? 0 : fault("complete.sync") || fsyncFd(fd)),
+    () => fault("complete.marks") || dropMarks(fd),
+    () => fault("complete.origin") || (node.row < 0 ? dropOrigin(fd) : writeOrigin(m, fd, node.row, false)),
   ];
   for (const step of steps) {
     const result = step();
     if (result < 0) return result;
   }
   node.dataRow = -1;
-  return 0;
+  if (cut && kept !== before.mode) m.services?.invalidateInode(node.id, -1, 0);
+  return cut ? CUT : 0;
 }
 
 /** Gives back what a copy that failed has taken. */

@@ -23,17 +23,20 @@ import { check } from "../sys/libc.js";
 import { emptyStat, S_IFDIR, S_IFMT, type Stat, statFd } from "../sys/stat.js";
 import { copyInBackground, DECODED_FROM } from "./background-copy.js";
 import { statBacking, utimesBacking } from "./backing-metadata.js";
-import { completeData } from "./complete-data.js";
+import { CUT, completeData } from "./complete-data.js";
 import { noteName } from "./directory-names.js";
+import { fault } from "./fault.js";
 import { coverName, uncoveredNames } from "./hard-links.js";
 import { createDirectoryPart, createNode, type Node } from "./inode-table.js";
 import type { LowerName } from "./lower.js";
 import { damageStatus, prepareCopy } from "./lower-data.js";
 import { indexName, linkFromIndex, needsIndex, noteIndexed } from "./origin.js";
 import {
+  type Cut,
   checkIds,
   copyMetadata,
   createStaged,
+  cutStaged,
   discardStaged,
   fillMetadata,
   fillStaged,
@@ -51,14 +54,17 @@ export function copyUp(m: WritableState, q: Request, id: number): Status {
   return copyUpWith(m, q, id, m.upper.metacopy ? NO_DATA : Infinity);
 }
 
-/** The same for a file whose data are to be changed: the first `limit` bytes of them are needed. */
-export function copyUpData(m: WritableState, q: Request, id: number, limit = Infinity): Status {
-  return copyUpWith(m, q, id, limit);
+/**
+ * The same for a file whose data are to be changed: the first `limit` bytes of them are needed. Or CUT: what was below
+ * was longer, and has been cut like by truncate(2), which with `kill` takes setuid and setgid off.
+ */
+export function copyUpData(m: WritableState, q: Request, id: number, limit = Infinity, kill = false): Status {
+  return copyUpWith(m, q, id, limit, kill);
 }
 
 const NO_DATA = -1;
 
-function copyUpWith(m: WritableState, q: Request, id: number, limit: number): Status {
+function copyUpWith(m: WritableState, q: Request, id: number, limit: number, kill = false): Status {
   m.fds.trim();
   const node = m.inodes.get(id);
   if (node !== undefined && node.backing !== 0) {
@@ -66,7 +72,7 @@ function copyUpWith(m: WritableState, q: Request, id: number, limit: number): St
     // Data on their way change what the metadata say, and put it back.
     const behind = m.services?.suspendBehind(q, id);
     if (behind !== undefined) return behind;
-    return limit === NO_DATA ? 0 : completeData(m, q, node, limit);
+    return limit === NO_DATA ? 0 : completeData(m, q, node, limit, kill);
   }
   if (id > m.lower.tree.inodeCount) return -Errno.ESTALE;
   const row = id - 1;
@@ -75,7 +81,7 @@ function copyUpWith(m: WritableState, q: Request, id: number, limit: number): St
     else copyUpDirectory(m, row);
     return 0;
   }
-  return copyUpObject(m, q, row, limit);
+  return copyUpObject(m, q, row, limit, kill);
 }
 
 /** The record of a directory, which exists in the upper directory afterwards. Throws FsError. */
@@ -117,7 +123,10 @@ function copyOneDirectory(m: WritableState, parent: Node, row: number): Node {
 /** A directory without a name that somebody still has open: its copy has none either. */
 function copyUpRemovedDirectory(m: WritableState, node: Node): void {
   const { fd, stat } = stageDirectory(m, node.row, (temporary) =>
-    check(unlinkAt(m.upper.temporaryFd, temporary, AT_REMOVEDIR), "rmdir in the work directory"),
+    check(
+      fault("copy-up.nameless") || unlinkAt(m.upper.temporaryFd, temporary, AT_REMOVEDIR),
+      "rmdir in the work directory",
+    ),
   );
   m.inodes.setBacking(node, stat.ino);
   m.fds.hold(node, fd);
@@ -131,7 +140,8 @@ function stageDirectory(
 ): { fd: number; stat: Stat } {
   const { upper } = m;
   const temporary = temporaryName(upper);
-  check(mkdirAt(upper.temporaryFd, temporary, 0o700), "mkdir in the work directory");
+  const made = fault("copy-up.directory") || mkdirAt(upper.temporaryFd, temporary, 0o700);
+  check(made, "mkdir in the work directory");
   const stat = emptyStat();
   let fd = -1;
   try {
@@ -158,7 +168,10 @@ function showCopied(m: WritableState, row: number, { uid, gid, mode }: Stat): vo
 function commit(m: WritableState, temporary: Buffer, parent: Node, name: Buffer): void {
   const parentFd = m.fds.of(parent);
   keepTimes(m, parent, () =>
-    check(renameAt(m.upper.temporaryFd, temporary, parentFd, name, RENAME_NOREPLACE), "commit of a copy"),
+    check(
+      fault("copy-up.commit") || renameAt(m.upper.temporaryFd, temporary, parentFd, name, RENAME_NOREPLACE),
+      "commit of a copy",
+    ),
   );
   coverName(m, parent, name);
 }
@@ -169,10 +182,11 @@ function keepTimes(m: WritableState, directory: Node, change: () => void): void 
   check(statBacking(m.fds, directory, before), "stat in the upper directory");
   change();
   const { mtimeSec, mtimeNsec } = before;
+  if (fault("copy-up.parent-times") < 0) return;
   utimesBacking(m.fds, directory, { atimeSec: 0, atimeNsec: UTIME_OMIT, mtimeSec, mtimeNsec });
 }
 
-function copyUpObject(m: WritableState, q: Request, row: number, limit: number): Status {
+function copyUpObject(m: WritableState, q: Request, row: number, limit: number, kill: boolean): Status {
   const behind = m.services?.suspendBehind(q, row + 1);
   if (behind !== undefined) return behind;
   const failed = m.failedCopies.get(row + 1);
@@ -187,29 +201,37 @@ function copyUpObject(m: WritableState, q: Request, row: number, limit: number):
   const place = placeOf(m, row);
   if (place !== undefined) copyUpDirectory(m, place.directory);
   const staged = createStaged(m, row);
+  const cut = staged.file && limit !== NO_DATA && limit < m.lower.tree.size(row) ? { kill } : undefined;
   try {
     const size = staged.file ? Math.min(limit, m.lower.tree.size(row)) : 0;
     if (size >= DECODED_FROM && truncateFd(staged.fd, size) === 0) {
-      const done = (status: Status): void => finishInBackground(m, row, staged, status);
+      const done = (status: Status): void => finishInBackground(m, row, staged, status, cut);
       const background = copyInBackground(m, q, row + 1, row, staged.fd, size, done);
       if (background !== undefined) return background;
     }
     const metadataOnly = limit === NO_DATA && staged.file && m.lower.tree.size(row) > 0;
     if (metadataOnly) fillMetadata(m, row, staged);
-    else fillStaged(m, row, staged, Math.max(limit, 0));
+    else fillStaged(m, row, staged, Math.max(limit, 0), cut);
     commitObject(m, row, staged, place, metadataOnly ? row : -1);
   } catch (cause) {
     discardStaged(m, staged);
     return damageStatus(m, cause);
   }
-  return 0;
+  return cut === undefined ? 0 : CUT;
 }
 
 /** After the helper has copied the bytes. The requests that waited run again, and find the copy or the error. */
-function finishInBackground(m: WritableState, row: number, staged: Staged, status: Status): void {
+function finishInBackground(
+  m: WritableState,
+  row: number,
+  staged: Staged,
+  status: Status,
+  cut: Cut | undefined,
+): void {
   try {
     check(status, "copy of a file");
     finishStaged(m, row, staged);
+    if (cut !== undefined) cutStaged(m, row, staged, cut);
     commitObject(m, row, staged, placeOf(m, row));
   } catch (cause) {
     discardStaged(m, staged);
@@ -238,8 +260,10 @@ function commitObject(
   const parent = place === undefined ? undefined : copyUpDirectory(m, place.directory);
   const stat = emptyStat();
   check(statFd(staged.fd, stat), "stat in the work directory");
-  if (removed) check(unlinkAt(m.upper.temporaryFd, staged.name), "unlink in the work directory");
-  else if (indexed) commitToIndex(m, staged.name, row);
+  if (removed) {
+    const unlinked = fault("copy-up.nameless") || unlinkAt(m.upper.temporaryFd, staged.name);
+    check(unlinked, "unlink in the work directory");
+  } else if (indexed) commitToIndex(m, staged.name, row);
   else if (parent !== undefined && place !== undefined) commit(m, staged.name, parent, place.name);
   const node =
     known ?? createRecord(m, row, indexed ? m.indexPlace : parent, indexed ? indexName(row) : place?.name);
@@ -273,7 +297,8 @@ function createRecord(
 
 function commitToIndex(m: WritableState, temporary: Buffer, row: number): void {
   check(
-    renameAt(m.upper.temporaryFd, temporary, m.upper.indexFd, indexName(row), RENAME_NOREPLACE),
+    fault("copy-up.index") ||
+      renameAt(m.upper.temporaryFd, temporary, m.upper.indexFd, indexName(row), RENAME_NOREPLACE),
     "commit to the index",
   );
 }

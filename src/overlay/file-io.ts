@@ -19,16 +19,17 @@ import {
   syncFs,
   truncateFd,
 } from "../sys/files.js";
-import { S_ISGID, S_ISUID, statFd } from "../sys/stat.js";
+import { statFd } from "../sys/stat.js";
 
+import { withoutSuidgid } from "./backing-metadata.js";
+import { CUT } from "./complete-data.js";
 import { writeAll } from "./copy-data.js";
 import { copyUp, copyUpData } from "./copy-up.js";
+import { fault } from "./fault.js";
 import type { Node } from "./inode-table.js";
 import { readLower } from "./lower-data.js";
 import { dataRow } from "./metacopy.js";
 import { type OverlayState, recordOf, writable } from "./state.js";
-
-const S_IXGRP = 0o010;
 
 /** Handle of an open that is counted on a record; 0 for one of a file that was in the image only. */
 const COUNTED = 1;
@@ -42,12 +43,8 @@ export function open(m: OverlayState, q: Request, flags: number, killSuidgid: bo
   if (writes) {
     const truncates = (flags & O_TRUNC) !== 0;
     // The data follow with the first write: touch(1) and many others open for writing and change none.
-    const copied = truncates ? copyUpData(writable(m), q, q.nodeid, 0) : copyUp(writable(m), q, q.nodeid);
-    if (copied < 0) return copied;
-    if (truncates) {
-      const result = truncate(m, recordOf(m, q.nodeid), 0, killSuidgid);
-      if (result < 0) return result;
-    }
+    const result = truncates ? resize(m, q, q.nodeid, 0, killSuidgid) : copyUp(writable(m), q, q.nodeid);
+    if (result < 0) return result;
   }
   const node = m.inodes.get(q.nodeid);
   if (node === undefined || node.backing === 0) return 0;
@@ -96,6 +93,8 @@ export function write(
   const node = writableNode(m, q);
   if (typeof node === "number") return node;
   const fd = m.fds.of(node);
+  const failed = fault("data.write");
+  if (failed < 0) return failed;
   if (killSuidgid) {
     const cleared = clearSuidgid(m, node, fd);
     if (cleared < 0) return cleared;
@@ -117,9 +116,18 @@ function writableNode(m: OverlayState, q: Request): Node | Status {
   return copied < 0 ? copied : recordOf(m, q.nodeid);
 }
 
+/** Cuts or extends a file, of which no more is copied up than stays. */
+export function resize(m: OverlayState, q: Request, id: number, size: number, kill: boolean): Status {
+  const copied = copyUpData(writable(m), q, id, size, kill);
+  if (copied !== 0) return copied === CUT ? 0 : copied;
+  return truncate(m, recordOf(m, id), size, kill);
+}
+
 /** Cuts or extends a file that exists in the upper directory. */
 export function truncate(m: OverlayState, node: Node, size: number, killSuidgid: boolean): Status {
   const fd = m.fds.of(node);
+  const failed = fault("attributes.size");
+  if (failed < 0) return failed;
   if (killSuidgid) {
     const cleared = clearSuidgid(m, node, fd);
     if (cleared < 0) return cleared;
@@ -144,11 +152,6 @@ function clearForUser(m: OverlayState, q: Request, node: Node, fd: number): Stat
   return q.uid === 0 ? 0 : clearSuidgid(m, node, fd);
 }
 
-/** A mode as it is after a write by somebody without privilege. */
-function withoutSuidgid(mode: number): number {
-  return mode & ~S_ISUID & ((mode & S_IXGRP) !== 0 ? ~S_ISGID : ~0);
-}
-
 /** FUSE FSYNC and FSYNCDIR. */
 export function fsync(m: OverlayState, q: Request, _fh: number, dataOnly: boolean): Status {
   const node = m.inodes.get(q.nodeid);
@@ -156,6 +159,8 @@ export function fsync(m: OverlayState, q: Request, _fh: number, dataOnly: boolea
   m.fds.trim();
   const fd = m.fds.of(node);
   // A descriptor that an open handle holds stays open for as long as the helper thread needs it.
+  const failed = fault("data.sync");
+  if (failed < 0) return failed;
   if (m.services !== undefined && node.opens > 0) {
     return m.services.offload(q, { kind: "fsync", fd, dataOnly });
   }
@@ -181,7 +186,7 @@ export function fallocate(
   const node = writableNode(m, q);
   if (typeof node === "number") return node;
   const fd = m.fds.of(node);
-  const cleared = clearForUser(m, q, node, fd);
+  const cleared = fault("data.allocate") || clearForUser(m, q, node, fd);
   return cleared < 0 ? cleared : fallocateFd(fd, mode, offset, length);
 }
 
@@ -210,7 +215,7 @@ export function copyFileRange(
   if (copied < 0) return copied;
   const target = recordOf(m, toNodeid);
   const to = m.fds.of(target);
-  const cleared = clearForUser(m, q, target, to);
+  const cleared = fault("data.copy") || clearForUser(m, q, target, to);
   if (cleared < 0) return cleared;
   const node = m.inodes.get(q.nodeid);
   const row = dataRow(node, q.nodeid);

@@ -29,7 +29,8 @@ import {
   utimesBacking,
 } from "./backing-metadata.js";
 import { copyUp, copyUpData } from "./copy-up.js";
-import { truncate } from "./file-io.js";
+import { fault } from "./fault.js";
+import { resize, truncate } from "./file-io.js";
 import { chownResult } from "./id-map.js";
 import { GROUP_UNKNOWN, type Node } from "./inode-table.js";
 import { type OverlayState, recordOf, writable } from "./state.js";
@@ -43,11 +44,16 @@ export function setattr(m: OverlayState, q: Request, set: SetAttr, out: AttrRepl
   // Only the kernel's own flush of times names ctime. Without its writeback cache those are times it has kept from
   // before the last writes, which the backing file knows better.
   if ((valid & FATTR_CTIME) !== 0) return fillAttr(m, q.nodeid, out);
-  const copied =
-    (valid & FATTR_SIZE) !== 0 ? copyUpData(state, q, q.nodeid, set.size) : copyUp(state, q, q.nodeid);
+  const others = FATTR_UID | FATTR_GID | FATTR_MODE;
+  const cuts = (valid & FATTR_SIZE) !== 0 && (valid & others) === 0;
+  const copied = cuts
+    ? resize(m, q, q.nodeid, set.size, (valid & FATTR_KILL_SUIDGID) !== 0)
+    : (valid & FATTR_SIZE) !== 0
+      ? copyUpData(state, q, q.nodeid, set.size)
+      : copyUp(state, q, q.nodeid);
   if (copied < 0) return copied;
   const node = recordOf(m, q.nodeid);
-  const result = change(m, node, set, valid);
+  const result = cuts ? changeTimes(m, node, set, valid) : change(m, node, set, valid);
   if (result < 0) return result;
   out.attrTimeout = Infinity;
   return fillNodeAttr(m, node, out.attr);
@@ -59,11 +65,12 @@ function change(m: OverlayState, node: Node, set: SetAttr, valid: number): Statu
   if ((valid & (FATTR_UID | FATTR_GID)) !== 0) {
     const uid = (valid & FATTR_UID) !== 0 ? set.uid : KEEP_ID;
     const gid = (valid & FATTR_GID) !== 0 ? set.gid : KEEP_ID;
-    const result = chownResult(m.lower.squash, chownBacking(m.fds, node, uid, gid));
+    const result =
+      fault("attributes.owner") || chownResult(m.lower.squash, chownBacking(m.fds, node, uid, gid));
     if (result < 0) return result;
   }
   if ((valid & FATTR_MODE) !== 0 && node.type !== S_IFLNK) {
-    const result = chmodBacking(m.fds, node, set.mode & 0o7777);
+    const result = fault("attributes.mode") || chmodBacking(m.fds, node, set.mode & 0o7777);
     if (result < 0) return result;
     if (!overridesModes && (set.mode & 0o200) !== 0) m.fds.widen(node);
   }
@@ -87,6 +94,8 @@ function changeTimes(m: OverlayState, node: Node, set: SetAttr, valid: number): 
     if ((valid & now) !== 0) return UTIME_NOW;
     return (valid & given) !== 0 ? value : UTIME_OMIT;
   };
+  const failed = fault("attributes.times");
+  if (failed < 0) return failed;
   return utimesBacking(m.fds, node, {
     atimeSec: set.atimeSec,
     atimeNsec: nanoseconds(FATTR_ATIME_NOW, FATTR_ATIME, set.atimeNsec),

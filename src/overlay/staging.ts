@@ -17,13 +17,16 @@ import {
   O_RDWR,
   openAt,
   symlinkAt,
+  truncateFd,
   utimesAt,
 } from "../sys/files.js";
 import { check } from "../sys/libc.js";
 import { changesOwners, overridesModes } from "../sys/process.js";
-import { S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from "../sys/stat.js";
+import { emptyStat, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, statFd } from "../sys/stat.js";
 import { writeXattrAt, writeXattrFd } from "../sys/xattr.js";
+import { withoutSuidgid } from "./backing-metadata.js";
 import { copyData } from "./copy-data.js";
+import { fault } from "./fault.js";
 import { chownResult } from "./id-map.js";
 import type { Lower } from "./lower.js";
 import { markMetadataOnly } from "./metacopy.js";
@@ -47,13 +50,15 @@ export function createStaged(m: WritableState, row: number): Staged {
   const name = temporaryName(upper);
   if (type === S_IFREG) {
     const flags = O_CREAT | O_EXCL | O_RDWR;
-    const fd = check(openAt(upper.temporaryFd, name, flags, 0o600), "create in the work directory");
+    const created = fault("copy-up.stage") || openAt(upper.temporaryFd, name, flags, 0o600);
+    const fd = check(created, "create in the work directory");
     return { name, fd, file: true };
   }
   const made =
-    type === S_IFLNK
+    fault("copy-up.stage") ||
+    (type === S_IFLNK
       ? symlinkAt(tree.symlinkTarget(row), upper.temporaryFd, name)
-      : mknodAt(upper.temporaryFd, name, type | 0o600, tree.rdev(row));
+      : mknodAt(upper.temporaryFd, name, type | 0o600, tree.rdev(row)));
   check(made, "create in the work directory");
   const fd = openAt(upper.temporaryFd, name, O_PATH | O_NOFOLLOW);
   if (fd < 0) removeTemporary(upper, name);
@@ -61,16 +66,37 @@ export function createStaged(m: WritableState, row: number): Staged {
 }
 
 /** Copies into it what the row has: of a file the first `limit` bytes. Throws FsError. */
-export function fillStaged(m: WritableState, row: number, staged: Staged, limit: number): void {
+export function fillStaged(m: WritableState, row: number, staged: Staged, limit: number, cut?: Cut): void {
   const size = staged.file ? Math.min(limit, m.lower.tree.size(row)) : 0;
-  if (staged.file) check(copyData(m.lower.tree, row, staged.fd, size, m.buffer), "copy of a file");
+  if (size > 0) {
+    const copied = fault("copy-up.data") || copyData(m.lower.tree, row, staged.fd, size, m.buffer);
+    check(copied, "copy of a file");
+  }
   finishStaged(m, row, staged);
+  if (cut !== undefined) cutStaged(m, row, staged, cut);
   // One sync, of what has bytes, as the kernel's overlayfs does. It cannot be left to the filesystem's ordering: with
   // delayed allocation a rename may be on disk before the bytes are (ext4 sees to that only where a rename replaces
   // something, xfs never, and ext4 without a journal orders nothing). Owner, mode and times came before, so the sync
   // carries them too. What has no bytes is whole with its inode, which no name on disk can be without where the
   // filesystem has a journal. The rename itself is not synced: a crash may lose the copy-up, and with it the change.
-  if (size > 0 && !m.upper.volatile) check(fsyncFd(staged.fd), "fsync of a copy");
+  if (size > 0 && !m.upper.volatile) check(fault("copy-up.sync") || fsyncFd(staged.fd), "fsync of a copy");
+}
+
+/** A copy that is shorter than what is below: one step with truncate(2), which makes it. */
+export interface Cut {
+  /** Takes setuid and setgid off. */
+  readonly kill: boolean;
+}
+
+/** Does to a staged file, which has the size already, what else truncate(2) does. Throws FsError. */
+export function cutStaged(m: WritableState, row: number, { fd }: Staged, { kill }: Cut): void {
+  const stat = emptyStat();
+  check(statFd(fd, stat), "stat in the work directory");
+  if (kill && withoutSuidgid(stat.mode) !== stat.mode) {
+    check(chmodFd(fd, withoutSuidgid(stat.mode) & 0o7777), "chmod of a copy");
+    m.services?.invalidateInode(row + 1, -1, 0);
+  }
+  check(fault("copy-up.cut") || truncateFd(fd, stat.size), "truncation of a copy");
 }
 
 /** Makes it a copy of the row's metadata, whose data stay where they are. Throws FsError. */
@@ -125,11 +151,13 @@ export function copyMetadata(
   const mode = tree.mode(row);
   const type = mode & S_IFMT;
   const openFile = type === S_IFREG || type === S_IFDIR;
-  const owned = chownAt(atFd, name, lower.uid(row), lower.gid(row));
+  const owned = fault("copy-up.owner") || chownAt(atFd, name, lower.uid(row), lower.gid(row));
   if (owned !== -Errno.EPERM || changesOwners) check(chownResult(lower.squash, owned), "chown of a copy");
   const permissions = copiedMode(mode, owned === 0);
-  if (openFile) check(chmodFd(fd, permissions), "chmod of a copy");
-  else if (type !== S_IFLNK) check(chmodAt(atFd, name, permissions), "chmod of a copy");
+  const moded =
+    fault("copy-up.mode") ||
+    (openFile ? chmodFd(fd, permissions) : type === S_IFLNK ? 0 : chmodAt(atFd, name, permissions));
+  check(moded, "chmod of a copy");
   for (const xattr of lower.xattrs(row) ?? []) {
     const stored = storedName(xattr.name);
     if (stored === undefined) {
@@ -137,12 +165,15 @@ export function copyMetadata(
       continue;
     }
     const key = bytesOf(stored);
-    const result = openFile ? writeXattrFd(fd, key, xattr.value) : writeXattrAt(atFd, name, key, xattr.value);
+    const result =
+      fault("copy-up.xattr") ||
+      (openFile ? writeXattrFd(fd, key, xattr.value) : writeXattrAt(atFd, name, key, xattr.value));
     if (result === -Errno.EOPNOTSUPP || result === -Errno.EPERM) {
       log.debug("xattr not kept by the upper directory", { row, xattr: xattr.name });
     } else check(result, `xattr ${xattr.name} of a copy`);
   }
   const seconds = tree.mtimeSec(row);
   const nanoseconds = tree.mtimeNsec(row);
-  check(utimesAt(atFd, name, seconds, nanoseconds, seconds, nanoseconds), "times of a copy");
+  const timed = fault("copy-up.times") || utimesAt(atFd, name, seconds, nanoseconds, seconds, nanoseconds);
+  check(timed, "times of a copy");
 }
