@@ -10,6 +10,7 @@ import { emptyStat, S_IFDIR, statFd } from "../sys/stat.js";
 import { getattr, statx } from "./attributes.js";
 import { BackingFds } from "./backing-fds.js";
 import { create, mkdir, mknod, symlink } from "./create.js";
+import { fault } from "./fault.js";
 import { copyFileRange, fallocate, fsync, lseek, open, read, release, syncfs, write } from "./file-io.js";
 import { isDots, lookupDots } from "./handles.js";
 import { lowerNamesLeft } from "./hard-links.js";
@@ -29,6 +30,7 @@ import { copyMetadata } from "./staging.js";
 import { createState, type OverlayState } from "./state.js";
 import { statfs } from "./statfs.js";
 import { refuseLostIds } from "./strict-ids.js";
+import { finishRename } from "./swap.js";
 import { tmpfile } from "./tmpfile.js";
 import { closeUpper, openUpper, type Upper } from "./upper.js";
 import { readMarks } from "./whiteout.js";
@@ -73,6 +75,7 @@ export function createOverlay(options: OverlayOptions): FileSystem {
           treeRoot: options.image.treeRoot,
           initializeRoot: (fd) => initializeRoot(options, lower, fd),
         });
+  if (upper !== undefined) finishInterrupted(upper);
   const m = assemble(options, lower, upper);
   const readdir = createReaddir();
   const close = (): void => {
@@ -130,6 +133,15 @@ export function createOverlay(options: OverlayOptions): FileSystem {
   };
 }
 
+function finishInterrupted(upper: Upper): void {
+  try {
+    finishRename(upper);
+  } catch (cause) {
+    closeUpper(upper);
+    throw cause;
+  }
+}
+
 /** Gives a new upper the image root's owner, mode, xattrs and times; without the right to, it stays the caller's. */
 function initializeRoot({ log, upper }: OverlayOptions, lower: Lower, fd: number): void {
   try {
@@ -162,6 +174,7 @@ function assemble(options: OverlayOptions, lower: Lower, upper: Upper | undefine
 function sweepIndex(m: OverlayState, upper: Upper): void {
   for (const row of upper.lonely) {
     if (row < m.lower.tree.inodeCount && lowerNamesLeft(m, row) > 0) continue;
+    if (fault("setup.sweep") < 0) continue;
     unlinkAt(upper.indexFd, indexName(row));
     upper.indexRows.delete(upper.index.get(row) as number);
     upper.index.delete(row);

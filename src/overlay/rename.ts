@@ -14,7 +14,7 @@ import {
   unlinkAt,
 } from "../sys/files.js";
 import { check } from "../sys/libc.js";
-import { S_IFDIR, statAt } from "../sys/stat.js";
+import { S_IFCHR, S_IFDIR, S_IFMT, statAt } from "../sys/stat.js";
 import { copyUp } from "./copy-up.js";
 import { copyName, directoryFor, markImpureDirectory } from "./create.js";
 import {
@@ -25,6 +25,7 @@ import {
   listingOf,
   noteName,
 } from "./directory-names.js";
+import { fault } from "./fault.js";
 import { coverName } from "./hard-links.js";
 import { type DirectoryPart, GROUP_UNKNOWN, type Node } from "./inode-table.js";
 import { keepData } from "./metacopy.js";
@@ -32,8 +33,8 @@ import { keepMerged } from "./moved.js";
 import { covers, directoryGone, keepReachable, nameGone, noteAbsence, typeOf } from "./remove.js";
 import { find, NAME_MAX } from "./resolve.js";
 import { type OverlayState, recordOf, type WritableState, writable } from "./state.js";
-import { removeTemporary, temporaryName } from "./upper.js";
-import { markOpaque, replaceByWhiteout } from "./whiteout.js";
+import { swapAway } from "./swap.js";
+import { makeWhiteout, markOpaque, markXattrWhiteouts } from "./whiteout.js";
 
 /** One end of a rename: a name in a directory that exists in the upper directory. */
 interface End {
@@ -108,7 +109,8 @@ function ensureName(m: WritableState, node: Node, { directory, name }: End): voi
   const directoryFd = m.fds.of(directory);
   if (!node.indexed || statAt(directoryFd, name, m.stat) === 0) return;
   const place = node.parent as Node;
-  check(linkAt(m.fds.of(place), node.name, directoryFd, name), "link of a copy");
+  const linked = fault("rename.name") || linkAt(m.fds.of(place), node.name, directoryFd, name);
+  check(linked, "link of a copy");
   coverName(m, directory, name);
   noteName(directory, name, node.type, node.backing);
   if (node.parent === m.indexPlace) m.inodes.place(node, directory, name);
@@ -131,7 +133,8 @@ function exchange(m: WritableState, node: Node, a: End, other: Node, b: End): vo
   prepareArrival(m, other, a);
   const fromFd = m.fds.of(a.directory);
   const toFd = m.fds.of(b.directory);
-  check(renameAt(fromFd, a.name, toFd, b.name, RENAME_EXCHANGE), "rename in the upper directory");
+  const exchanged = fault("rename.exchange") || renameAt(fromFd, a.name, toFd, b.name, RENAME_EXCHANGE);
+  check(exchanged, "rename in the upper directory");
   arrive(m, node, a, b);
   arrive(m, other, b, a);
   addSubdirectories(a.directory, node.type, -1);
@@ -158,18 +161,9 @@ function move(m: WritableState, node: Node, a: End, target: number, b: End): voi
   if (replaced !== undefined && occupied) keepReachable(m, replaced);
   prepareArrival(m, node, b);
   const leavesWhiteout = covers(m, a.directory, a.name);
-  const overWhiteout = occupied && target === 0;
-  if (node.type === S_IFDIR && overWhiteout) {
-    // The whiteout goes where the directory was: right where the image has that name, harmless until removed elsewhere.
-    check(renameAt(fromFd, a.name, toFd, b.name, RENAME_EXCHANGE), "rename in the upper directory");
-    if (!leavesWhiteout) unlinkAt(fromFd, a.name);
-  } else {
-    if (replaced?.directory !== undefined && occupied) emptyOut(m, replaced);
-    check(
-      moveOver(m, fromFd, a, toFd, b, leavesWhiteout, node.type === S_IFDIR),
-      "rename in the upper directory",
-    );
-  }
+  if (replaced?.directory !== undefined && occupied) emptyOut(m, replaced);
+  const over: Over = !occupied ? "nothing" : target === 0 ? "whiteout" : "object";
+  check(moveOver(m, fromFd, a, toFd, b, leavesWhiteout, node, over), "rename in the upper directory");
   if (!occupied) coverName(m, b.directory, b.name);
   noteAbsence(m, a.directory, a.name, leavesWhiteout);
   arrive(m, node, a, b);
@@ -191,10 +185,14 @@ function emptyOut(m: WritableState, directory: Node): void {
   part.lowerRow = -1;
   for (const listed of listing.names.values()) {
     if (!isListedWhiteout(m, directory, listed)) continue;
-    check(unlinkAt(fd, Buffer.from(listed.name, "latin1")), "unlink of a whiteout");
+    const removed = fault("rename.empty") || unlinkAt(fd, Buffer.from(listed.name, "latin1"));
+    check(removed, "unlink of a whiteout");
   }
   dropListing(m, directory);
 }
+
+/** What the upper has at the name that is moved to. */
+type Over = "nothing" | "whiteout" | "object";
 
 /** The rename itself, which leaves a whiteout behind where the image has the source's name. 0 or a negative errno. */
 function moveOver(
@@ -204,26 +202,45 @@ function moveOver(
   toFd: number,
   b: End,
   leavesWhiteout: boolean,
-  directory: boolean,
+  node: Node,
+  over: Over,
 ): number {
-  if (!leavesWhiteout) return renameAt(fromFd, a.name, toFd, b.name);
-  if (m.upper.renameWhiteouts) return renameAt(fromFd, a.name, toFd, b.name, RENAME_WHITEOUT);
-  if (!directory) {
-    // For a moment the object has both names; then the old one becomes a whiteout.
-    const temporary = temporaryName(m.upper);
-    const linked = linkAt(fromFd, a.name, m.upper.temporaryFd, temporary);
-    if (linked < 0) return linked;
-    const moved = renameAt(m.upper.temporaryFd, temporary, toFd, b.name);
-    if (moved < 0) removeTemporary(m.upper, temporary);
-    return moved < 0 ? moved : replaceByWhiteout(m.upper, fromFd, a.name, false).status;
+  const { upper } = m;
+  const isDirectory = node.type === S_IFDIR;
+  const byExchange = leavesWhiteout && !upper.renameWhiteouts;
+  if (over === "whiteout" && (isDirectory || byExchange)) {
+    return moveOverWhiteout(m, fromFd, a, toFd, b, leavesWhiteout);
   }
-  const { status, temporary } = replaceByWhiteout(m.upper, fromFd, a.name, true);
-  if (status < 0 || temporary === undefined) return status;
-  const moved = renameAt(m.upper.temporaryFd, temporary, toFd, b.name);
-  if (moved < 0) {
-    // Back to where it was: the exchange is undone by another.
-    renameAt(m.upper.temporaryFd, temporary, fromFd, a.name, RENAME_EXCHANGE);
-    removeTemporary(m.upper, temporary);
+  if (!leavesWhiteout) return fault("rename.move") || renameAt(fromFd, a.name, toFd, b.name);
+  if (!byExchange) {
+    return fault("rename.move-whiteout") || renameAt(fromFd, a.name, toFd, b.name, RENAME_WHITEOUT);
   }
+  if (over === "object") {
+    const from = { fd: fromFd, name: a.name };
+    return swapAway(upper, from, { fd: toFd, name: b.name }, isDirectory);
+  }
+  // A whiteout of a name that is absent anyway changes nothing; then it is in the way.
+  const made = makeWhiteout(upper, toFd, b.name);
+  if (made < 0) return made;
+  const moved = moveOverWhiteout(m, fromFd, a, toFd, b, true);
+  if (moved < 0) unlinkAt(toFd, b.name);
+  return moved;
+}
+
+/** The whiteout goes where the object was: right where the image has that name, harmless until removed elsewhere. */
+function moveOverWhiteout(
+  m: WritableState,
+  fromFd: number,
+  a: End,
+  toFd: number,
+  b: End,
+  leavesWhiteout: boolean,
+): number {
+  const looked = statAt(toFd, b.name, m.stat);
+  if (looked < 0) return looked;
+  const marked = (m.stat.mode & S_IFMT) === S_IFCHR ? 0 : markXattrWhiteouts(fromFd);
+  if (marked < 0) return marked;
+  const moved = fault("rename.over-whiteout") || renameAt(fromFd, a.name, toFd, b.name, RENAME_EXCHANGE);
+  if (moved === 0 && !leavesWhiteout && fault("rename.stray") === 0) unlinkAt(fromFd, a.name);
   return moved;
 }
