@@ -181,8 +181,7 @@ export function createLower(tree: LowerTree, devices: boolean, owners?: OwnerMap
 
   const isDirectory = (row: number): boolean => (tree.mode(row) & S_IFMT) === S_IFDIR;
 
-  const blocks = (row: number): number =>
-    (tree.mode(row) & S_IFMT) === S_IFREG ? Math.ceil(tree.dataBytes(row) / BLOCK) * (BLOCK / 512) : 0;
+  const blocks = (row: number): number => Math.ceil(diskBytes(tree, row) / BLOCK) * (BLOCK / 512);
 
   return {
     tree,
@@ -226,7 +225,8 @@ export function createLower(tree: LowerTree, devices: boolean, owners?: OwnerMap
     fillAttr(row, attr) {
       const mode = tree.mode(row);
       attr.ino = row + 1;
-      attr.size = tree.size(row);
+      // A directory's is never 0 to who asks: `test -s` goes by it.
+      attr.size = isDirectory(row) ? BLOCK : tree.size(row);
       attr.blocks = blocks(row);
       // Layers give symlinks all sorts of modes; on Linux they have this one, and a copied-up one will.
       attr.mode = (mode & S_IFMT) === S_IFLNK ? S_IFLNK | 0o777 : mode;
@@ -254,6 +254,13 @@ export function createLower(tree: LowerTree, devices: boolean, owners?: OwnerMap
       return total;
     },
   };
+}
+
+/** What an object takes on a disk, but for its inode. */
+function diskBytes(tree: LowerTree, row: number): number {
+  const type = tree.mode(row) & S_IFMT;
+  if (type === S_IFDIR) return BLOCK;
+  return type === S_IFREG ? tree.dataBytes(row) : 0;
 }
 
 /** The value of a lower object's xattr, or undefined. */
