@@ -10,7 +10,7 @@ import { copyData } from "./copy-data.js";
 import { fault } from "./fault.js";
 import type { Node } from "./inode-table.js";
 import { damageStatus, prepareCopy } from "./lower-data.js";
-import { dropMarks } from "./metacopy.js";
+import { dropMarks, markAgain } from "./metacopy.js";
 import { dropOrigin, writeOrigin } from "./origin.js";
 import type { WritableState } from "./state.js";
 
@@ -38,7 +38,7 @@ export function completeData(m: WritableState, q: Request, node: Node, limit: nu
   const size = Math.min(limit, before.size);
   const finish = (status: Status): Status => {
     const result = status < 0 ? status : commitData(m, node, fd, size, before, capability, kill);
-    if (result < 0) undo(fd, before, capability);
+    if (result < 0) undo(m, node, fd, before, capability);
     return result;
   };
   let copied: Status;
@@ -93,8 +93,9 @@ function commitData(
   return cut ? CUT : 0;
 }
 
-/** Gives back what a copy that failed has taken. */
-function undo(fd: number, before: Stat, capability: Buffer | number): void {
+/** Gives back what a copy that failed has taken. The data stay where it cannot be marked again that there are none. */
+function undo(m: WritableState, node: Node, fd: number, before: Stat, capability: Buffer | number): void {
+  if (markAgain(m, node, fd) < 0) return;
   truncateFd(fd, 0);
   truncateFd(fd, before.size);
   restore(fd, before, capability);

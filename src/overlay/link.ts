@@ -26,7 +26,7 @@ export function link(m: OverlayState, q: Request, nodeid: number, newName: NameV
   const name = copyName(newName);
   const free = freeName(state, directory, name);
   if (typeof free === "number") return free;
-  if (node.row >= 0) markImpureDirectory(state, directory);
+  if (node.row >= 0 || node.dataRow >= 0) markImpureDirectory(state, directory);
   keepData(state, node);
   if (free === "whiteout") {
     const temporary = temporaryName(state.upper);

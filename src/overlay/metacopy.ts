@@ -1,18 +1,20 @@
 // Copies of a file's metadata alone: chmod, chown, times, xattrs, a new name or a new link of a file of the image need
 // none of its bytes. The copy is a file of the right size without data, whose data are those of an image row until the
 // first change of them (complete-data.ts).
-//   user.imgfs.origin ends in " meta"      what imgfs goes by
+//   user.imgfs.origin ends in a word       what imgfs goes by
 //   overlay.metacopy, overlay.redirect     what root's kernel overlayfs goes by (overlayfs.rst, "Metadata only copy up")
 // Invariant: the overlay marks go after the data are on disk, the origin's word last; only then may data change. A crash
 // between leaves data that are equal wherever they are read from.
 import { displayName, nameOf } from "../base/bytes.js";
 import { Errno } from "../base/errno.js";
 import { truncateFd } from "../sys/files.js";
-import { S_IFMT, S_IFREG } from "../sys/stat.js";
-import { getXattrAt, readXattrAt, removeXattrFd, writeXattrFd } from "../sys/xattr.js";
+import { check } from "../sys/libc.js";
+import { S_IFMT, S_IFREG, type Stat } from "../sys/stat.js";
+import { getXattrAt, getXattrFd, readXattrAt, removeXattrFd, writeXattrFd } from "../sys/xattr.js";
 import { fault } from "./fault.js";
 import type { Node } from "./inode-table.js";
-import { removeRedirect, resolveRedirect, trustedRedirect, userRedirect, writeRedirect } from "./redirect.js";
+import { writeOrigin } from "./origin.js";
+import { removeRedirect, resolvePath, tellPlace, trustedRedirect, userRedirect } from "./redirect.js";
 import type { OverlayState, WritableState } from "./state.js";
 import type { Upper } from "./upper.js";
 
@@ -34,6 +36,13 @@ export function markMetadataOnly(upper: Upper, fd: number, size: number): number
   return fault("copy-up.metacopy") || writeXattrFd(fd, trustedMetacopy, none);
 }
 
+/** Puts the marks of overlayfs back on a file whose data are still the image's. 0 or a negative errno. */
+export function markAgain(m: WritableState, node: Node, fd: number): number {
+  if (!m.upper.trustedXattrs || getXattrFd(fd, trustedMetacopy, 0, 0) >= 0) return 0;
+  tellPlace(m.upper, fd, m.lower.pathOf(node.dataRow));
+  return writeXattrFd(fd, trustedMetacopy, none);
+}
+
 /** Takes the marks of overlayfs off. 0 or a negative errno. */
 export function dropMarks(fd: number): number {
   for (const key of [trustedMetacopy, userMetacopy]) {
@@ -44,13 +53,22 @@ export function dropMarks(fd: number): number {
 }
 
 /**
- * Before a file without data gets a name that the image does not have for it: tells the kernel where its data are.
- * imgfs itself goes by the origin, so a mark that cannot be set is no failure.
+ * Before a file without data gets a name that the image does not have for it: its origin says where its data are, and the
+ * kernel is told, too. imgfs itself goes by the origin, so a mark that cannot be set is no failure. Throws FsError.
  */
 export function keepData(m: WritableState, node: Node): void {
-  if (node.dataRow < 0 || !m.upper.trustedXattrs) return;
-  const result = writeRedirect(m.upper, m.fds.of(node), m.lower.pathOf(node.dataRow));
+  if (node.dataRow < 0) return;
+  const fd = m.fds.of(node);
+  // Where another overlay has made the copy, its name may be all that told.
+  if (node.row < 0) check(writeOrigin(m, fd, node.dataRow, true), "origin of a file");
+  if (!m.upper.trustedXattrs) return;
+  const result = tellPlace(m.upper, fd, m.lower.pathOf(node.dataRow));
   if (result < 0) m.log.debug("redirect of a file not set", { row: node.dataRow, errno: -result });
+}
+
+/** True for a file that may be a copy of metadata alone: it has a size, and no more blocks than its xattrs may take. */
+export function mayLackData({ mode, size, blocks, blksize }: Stat): boolean {
+  return (mode & S_IFMT) === S_IFREG && size > 0 && blocks * 512 <= blksize;
 }
 
 /**
@@ -70,7 +88,7 @@ export function foreignDataRow(
     .find((value) => typeof value !== "number");
   const row =
     redirect !== undefined
-      ? resolveRedirect(m, redirect, lowerRow)
+      ? resolvePath(m.lower, redirect, lowerRow)
       : lowerRow < 0
         ? -1
         : m.lower.find(lowerRow, name, 0, name.length);

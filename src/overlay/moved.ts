@@ -1,10 +1,9 @@
 // Directories of the image that were moved: their redirect mark keeps what is merged below them, so a move costs the same
-// whatever lies there, and root's kernel overlayfs reads it too.
+// whatever lies there, and root's kernel overlayfs reads it too. It can always be set: there is no EXDEV.
 //   WORK/moved/ROW   an empty file for each image directory that was ever moved
 // Invariant: the mark and the file are there before the directory is at its new place. A file without a moved directory
 // is harmless.
 import { bytesOf, type Name, nameOf } from "../base/bytes.js";
-import { Errno } from "../base/errno.js";
 import {
   closeFd,
   O_CREAT,
@@ -17,34 +16,26 @@ import {
   reopenDirectory,
   unlinkAt,
 } from "../sys/files.js";
-import { readXattrFd } from "../sys/xattr.js";
 import { fault } from "./fault.js";
 import type { DirectoryPart, Node } from "./inode-table.js";
 import { DT_DIR, DT_UNKNOWN } from "./listing.js";
 import { indexName } from "./origin.js";
-import { trustedRedirect, userRedirect, writeRedirect } from "./redirect.js";
+import { writeRedirect } from "./redirect.js";
 import { find } from "./resolve.js";
 import { type OverlayState, recordOf, type WritableState } from "./state.js";
 import { claimTree, type Upper } from "./upper.js";
+import { readMarks } from "./whiteout.js";
 
-/** The longest path that overlayfs writes (fs/overlayfs/overlayfs.h, OVL_REDIRECT_MAX). */
-const REDIRECT_MAX = 256;
-
-/**
- * Makes sure that a directory with part of the image below it keeps that when it is moved. 0 or a negative errno; EXDEV
- * where no mark can say it, and mv(1) then copies.
- */
+/** Makes sure that a directory with part of the image below it keeps that when it is moved. 0 or a negative errno. */
 export function keepMerged(m: WritableState, directory: Node): number {
   const { lowerRow } = directory.directory as DirectoryPart;
   const { upper } = m;
   if (lowerRow < 0 || upper.moved.has(lowerRow)) return 0;
-  const path = m.lower.pathOf(lowerRow);
-  if (path.length > REDIRECT_MAX) return -Errno.EXDEV;
   // The mark speaks of this image, like an origin.
   const claimed = claimTree(upper, m.lower.tree.treeRoot);
   if (claimed < 0) return claimed;
-  const marked = writeRedirect(upper, m.fds.of(directory), path);
-  if (marked < 0) return marked === -Errno.ENOSPC || marked === -Errno.ERANGE ? -Errno.EXDEV : marked;
+  const marked = writeRedirect(upper, m.lower, m.fds.of(directory), lowerRow);
+  if (marked < 0) return marked;
   const flags = O_CREAT | O_WRONLY | O_NOFOLLOW;
   const file = fault("moved.record") || openAt(upper.movedFd, indexName(lowerRow), flags, 0o600);
   if (file < 0) return file;
@@ -96,8 +87,7 @@ function collectRedirected(fd: number, path: readonly Name[], out: Name[][]): vo
     const child = openAt(fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
     if (child < 0) continue;
     const childPath = [...path, nameOf(name)];
-    const isMarked = (key: Buffer): boolean => typeof readXattrFd(child, key) !== "number";
-    if (isMarked(userRedirect) || isMarked(trustedRedirect)) out.push(childPath);
+    if (readMarks(child).redirect !== undefined) out.push(childPath);
     collectRedirected(child, childPath, out);
     closeFd(child);
   }

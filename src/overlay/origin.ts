@@ -1,20 +1,23 @@
 // Which image row a backing object was copied up from: what keeps its nodeid, st_ino and other names across a
 // remount. Files say it themselves, in user.imgfs.origin: the row, and the head of the image's tree_root. Objects
 // that cannot carry user xattrs (symlinks, FIFOs, devices), and objects with more names in the image, are hard-linked
-// as WORK/index/ROW. A merged directory needs neither: its place says it.
+// as WORK/index/ROW. A merged directory needs neither: its place says it, or the mark of its move (redirect.ts).
 // Invariant: an object claims a row only while no other backing object does; a second claimant is an object of its own.
 
 import { type Digest, digestHex } from "../base/digest.js";
 import { Errno } from "../base/errno.js";
 import { linkAt, unlinkAt } from "../sys/files.js";
+import { usesTrusted } from "../sys/process.js";
 import { S_IFMT, S_IFREG, type Stat } from "../sys/stat.js";
-import { readXattrAt, removeXattrFd, writeXattrFd } from "../sys/xattr.js";
+import { getXattrAt, readXattrAt, removeXattrFd, writeXattrFd } from "../sys/xattr.js";
 import { fault } from "./fault.js";
 import type { Node } from "./inode-table.js";
+import type { Lower } from "./lower.js";
 import type { OverlayState, WritableState } from "./state.js";
 import { claimTree, type Upper } from "./upper.js";
 
 const originXattr = Buffer.from("user.imgfs.origin");
+const trustedMetacopy = Buffer.from("trusted.overlay.metacopy");
 
 /** Where an object of the upper directory comes from; rows of the image, or -1. */
 export interface Origin {
@@ -25,17 +28,31 @@ export interface Origin {
 }
 
 const NO_ORIGIN: Origin = { row: -1, dataRow: -1 };
+/** How the origin of a copy of metadata alone ends; the second where it has the mark of overlayfs for that, too. */
 const METADATA_ONLY = " meta";
+const METACOPY = " metacopy";
 
-function originText(treeRoot: Digest, row: number): string {
+/** A row of this image, and of no other. */
+export function rowText(treeRoot: Digest, row: number): string {
   return `${row} ${digestHex(treeRoot).slice(0, 16)}`;
+}
+
+/** The row that such a text names, and what follows it; -1 when it is none of this image. */
+export function parseRow(lower: Lower, text: string): { row: number; rest: string } {
+  const { treeRoot, inodeCount } = lower.tree;
+  const row = Number.parseInt(text, 10);
+  const whole = rowText(treeRoot, row);
+  return row >= 0 && row < inodeCount && text.startsWith(whole)
+    ? { row, rest: text.slice(whole.length) }
+    : { row: -1, rest: "" };
 }
 
 /** Marks a file as the copy of a row, or of its metadata alone. 0 or a negative errno. */
 export function writeOrigin(m: WritableState, fd: number, row: number, metadataOnly: boolean): number {
   const { treeRoot } = m.lower.tree;
   const claimed = claimTree(m.upper, treeRoot);
-  const text = `${originText(treeRoot, row)}${metadataOnly ? METADATA_ONLY : ""}`;
+  const kind = !metadataOnly ? "" : m.upper.trustedXattrs ? METACOPY : METADATA_ONLY;
+  const text = `${rowText(treeRoot, row)}${kind}`;
   if (claimed < 0) return claimed;
   return fault("copy-up.origin") || writeXattrFd(fd, originXattr, Buffer.from(text));
 }
@@ -61,7 +78,7 @@ export function readOrigin(
     return { row: validRow(m, indexed, stat), dataRow: readIndexedOrigin(m, upper, indexed, stat) };
   }
   if (!marked || (stat.mode & S_IFMT) !== S_IFREG) return NO_ORIGIN;
-  const origin = parseOrigin(m, readXattrAt(directoryFd, name, originXattr), stat);
+  const origin = parseOrigin(m, directoryFd, name, stat);
   // Without its link in the index an object that had more names is cut off from them: it stands alone.
   return origin.row < 0 || tree.nlink(origin.row) === 1 ? origin : { row: -1, dataRow: origin.dataRow };
 }
@@ -69,19 +86,20 @@ export function readOrigin(
 /** The image row whose data the file linked in the index has, or -1. */
 export function readIndexedOrigin(m: OverlayState, upper: Upper, row: number, stat: Stat): number {
   if ((stat.mode & S_IFMT) !== S_IFREG) return -1;
-  return parseOrigin(m, readXattrAt(upper.indexFd, indexName(row), originXattr), stat).dataRow;
+  return parseOrigin(m, upper.indexFd, indexName(row), stat).dataRow;
 }
 
-function parseOrigin(m: OverlayState, value: Buffer | number, stat: Stat): Origin {
+function parseOrigin(m: OverlayState, directoryFd: number, name: Uint8Array, stat: Stat): Origin {
+  const value = readXattrAt(directoryFd, name, originXattr);
   if (typeof value === "number") return NO_ORIGIN;
-  const text = value.toString("latin1");
-  const named = Number.parseInt(text, 10);
-  if (!(named >= 0)) return NO_ORIGIN;
-  const whole = originText(m.lower.tree.treeRoot, named);
-  const metadataOnly = text === `${whole}${METADATA_ONLY}`;
-  if (!metadataOnly && text !== whole) return NO_ORIGIN;
+  const { row: named, rest } = parseRow(m.lower, value.toString("latin1"));
+  if (named < 0) return NO_ORIGIN;
   const row = validRow(m, named, stat);
-  return { row, dataRow: metadataOnly ? row : -1 };
+  if (rest === METADATA_ONLY) return { row, dataRow: row };
+  if (rest !== METACOPY) return rest === "" ? { row, dataRow: -1 } : NO_ORIGIN;
+  // Without the mark the kernel's overlayfs has copied the data since.
+  const marked = !usesTrusted || getXattrAt(directoryFd, name, trustedMetacopy, 0, 0) >= 0;
+  return { row, dataRow: marked ? row : -1 };
 }
 
 function validRow(m: OverlayState, row: number, stat: Stat): number {

@@ -119,7 +119,7 @@ function ensureName(m: WritableState, node: Node, { directory, name }: End): voi
 /** What must be true on disk before `node` may appear at an end. */
 function prepareArrival(m: WritableState, node: Node, end: End): void {
   // An origin is looked for only where the image has the name, or the directory says that there may be one.
-  if (node.row >= 0) markImpureDirectory(m, end.directory);
+  if (node.row >= 0 || node.dataRow >= 0) markImpureDirectory(m, end.directory);
   if (node.directory === undefined) {
     keepData(m, node);
     return;

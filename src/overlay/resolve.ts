@@ -5,10 +5,10 @@
 import { Errno } from "../base/errno.js";
 import { closeFd, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, openAt } from "../sys/files.js";
 import { check } from "../sys/libc.js";
-import { S_IFDIR, S_IFMT, S_IFREG, type Stat, statAt } from "../sys/stat.js";
+import { S_IFDIR, S_IFMT, type Stat, statAt } from "../sys/stat.js";
 import { createDirectoryPart, createNode, type DirectoryPart, type Node, upperIno } from "./inode-table.js";
 import { nameKey } from "./lower.js";
-import { foreignDataRow } from "./metacopy.js";
+import { foreignDataRow, mayLackData } from "./metacopy.js";
 import { indexName, type Origin, readIndexedOrigin, readOrigin } from "./origin.js";
 import { resolveRedirect } from "./redirect.js";
 import type { OverlayState } from "./state.js";
@@ -126,8 +126,7 @@ function originOf(m: OverlayState, directory: Node, name: Uint8Array, stat: Stat
   const marked = part.impure || (part.lowerRow >= 0 && m.lower.covers(part.lowerRow, name));
   const directoryFd = m.fds.of(directory);
   const origin = readOrigin(m, directoryFd, name, stat, marked);
-  if (!marked || m.upper?.foreign !== true || origin.dataRow >= 0) return origin;
-  if ((stat.mode & S_IFMT) !== S_IFREG) return origin;
+  if (!marked || origin.row >= 0 || origin.dataRow >= 0 || !mayLackData(stat)) return origin;
   const dataRow = foreignDataRow(m, part.lowerRow, directoryFd, name);
   return dataRow < 0 ? origin : { ...origin, dataRow };
 }
@@ -136,10 +135,7 @@ function originOf(m: OverlayState, directory: Node, name: Uint8Array, stat: Stat
 function mergedRow(m: OverlayState, directory: Node, name: Uint8Array, marks: DirectoryMarks): number {
   const part = directory.directory as DirectoryPart;
   if (marks.opaque) return -1;
-  if (marks.redirect !== undefined) {
-    const redirected = resolveRedirect(m, marks.redirect, part.lowerRow);
-    return redirected >= 0 && m.lower.isDirectory(redirected) ? redirected : -1;
-  }
+  if (marks.redirect !== undefined) return resolveRedirect(m.lower, marks.redirect, part.lowerRow);
   if (part.lowerRow < 0) return -1;
   const row = m.lower.find(part.lowerRow, name, 0, name.length);
   return row >= 0 && m.lower.isDirectory(row) ? row : -1;

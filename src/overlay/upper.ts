@@ -44,8 +44,6 @@ import { readXattrFd, removeXattrFd, writeXattrFd } from "../sys/xattr.js";
 import { fault } from "./fault.js";
 
 const LAYOUT = "imgfs upper 1";
-/** Third word of the mark of an upper that was not empty when it was first used. */
-const FOREIGN = "foreign";
 const upperMark = Buffer.from("user.imgfs.upper");
 const treeMark = Buffer.from("user.imgfs.tree");
 const trustedProbe = Buffer.from("trusted.overlay.imgfs-probe");
@@ -63,8 +61,6 @@ export interface Upper {
   readonly redirects: boolean;
   /** A change of metadata copies metadata only. */
   readonly metacopy: boolean;
-  /** Another overlay wrote here before. */
-  readonly foreign: boolean;
   /** mknod makes device 0:0 here. */
   readonly deviceWhiteouts: boolean;
   /** rename can leave a whiteout behind. */
@@ -110,7 +106,7 @@ export function openUpper(options: UpperOptions): Upper {
     checkPlaces(options.upper, work, rootFd, workFd);
     lock(rootFd, `upper directory ${options.upper}`);
     lock(workFd, `work directory ${work}`);
-    const { identity, foreign } = readIdentity(options, rootFd);
+    const identity = readIdentity(options, rootFd);
     const tree = readTree(options, rootFd);
     prepareWork(work, workFd, identity);
     const temporaryFd = subdirectory(workFd, "tmp", work, opened);
@@ -131,7 +127,6 @@ export function openUpper(options: UpperOptions): Upper {
       volatile: options.volatile ?? false,
       redirects: options.redirects ?? true,
       metacopy: options.metacopy ?? true,
-      foreign,
       ...probe(temporaryFd),
       index,
       indexRows,
@@ -201,30 +196,26 @@ function lock(fd: number, what: string): void {
 }
 
 /** The identity in the upper's mark; a new one for an upper without. */
-function readIdentity(
-  { upper: path, initializeRoot }: UpperOptions,
-  rootFd: number,
-): { identity: string; foreign: boolean } {
+function readIdentity({ upper: path, initializeRoot }: UpperOptions, rootFd: number): string {
   const mark = readXattrFd(rootFd, upperMark);
   if (typeof mark !== "number") {
-    const [layout, identity, history] = split(mark.toString());
+    const [layout, identity] = split(mark.toString());
     if (layout !== LAYOUT || identity === undefined) {
       throw new Error(`upper directory ${path} has a layout this version does not know: ${layout}`);
     }
-    return { identity, foreign: history === FOREIGN };
+    return identity;
   }
   if (mark !== -Errno.ENODATA) throw noXattrs(path, mark);
   // What others have made keeps its root as it is.
-  const foreign = !isEmpty(rootFd);
-  if (!foreign) {
+  if (isEmpty(rootFd)) {
     check(fault("setup.root"), `upper directory ${path}`);
     initializeRoot(rootFd);
   }
   const identity = randomBytes(8).toString("hex");
-  const text = Buffer.from(`${LAYOUT}:${identity}${foreign ? `:${FOREIGN}` : ""}`);
+  const text = Buffer.from(`${LAYOUT}:${identity}`);
   const written = fault("setup.mark") || writeXattrFd(rootFd, upperMark, text);
   if (written < 0) throw noXattrs(path, written);
-  return { identity, foreign };
+  return identity;
 }
 
 function isEmpty(fd: number): boolean {

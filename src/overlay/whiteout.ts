@@ -18,7 +18,7 @@ import {
 import { S_IFCHR, S_IFMT, S_IFREG, type Stat } from "../sys/stat.js";
 import { getXattrAt, readXattrFd, readXattrNamesFd, writeXattrAt, writeXattrFd } from "../sys/xattr.js";
 import { fault } from "./fault.js";
-import { readRedirect } from "./redirect.js";
+import { type Redirect, readRedirect } from "./redirect.js";
 import { removeTemporary, temporaryName, type Upper } from "./upper.js";
 
 const userOpaque = Buffer.from("user.overlay.opaque");
@@ -59,7 +59,7 @@ export interface DirectoryMarks {
   impure: boolean;
   defaultAcl: boolean;
   /** Where in the image what is merged below lies, when not at the directory's own place. */
-  redirect: Buffer | undefined;
+  redirect: Redirect | undefined;
 }
 
 /** Reads the marks of the directory open at `fd`. */

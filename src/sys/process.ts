@@ -55,7 +55,7 @@ const INITIAL_USER_NAMESPACE = "user:[4026531837]";
  * Whether a thread may use trusted. xattrs: that takes CAP_SYS_ADMIN over the whole system (xattr(7)). False for one of
  * which this process may not know.
  */
-export function mayUseTrusted(pid: number): boolean {
+export function mayUseTrusted(pid: number | "self"): boolean {
   try {
     return (
       hasCapability(CAP_SYS_ADMIN, pid) && readlinkSync(`/proc/${pid}/ns/user`) === INITIAL_USER_NAMESPACE
@@ -64,6 +64,9 @@ export function mayUseTrusted(pid: number): boolean {
     return false;
   }
 }
+
+/** Whether this process may. */
+export const usesTrusted: boolean = mayUseTrusted("self");
 
 function hasCapability(number: bigint, pid: number | "self" = "self"): boolean {
   try {

@@ -118,10 +118,16 @@ export async function look(path: string, leaveOut: readonly string[] = []): Prom
 function trimmed(line: string, leaveOut: readonly string[]): string {
   const row = JSON.parse(line) as Record<string, unknown>;
   for (const left of leaveOut) {
+    if (left === "marks") row["xattrs"] = withoutMarks(row["xattrs"] as Record<string, string>);
     const [type, field] = left.includes(".") ? left.split(".") : [row["type"], left];
     if (row["type"] === type) delete row[field as string];
   }
   return JSON.stringify(row);
+}
+
+function withoutMarks(xattrs: Record<string, string>): Record<string, string> {
+  const mark = /^user\.(overlay|imgfs)\./;
+  return Object.fromEntries(Object.entries(xattrs).filter(([name]) => !mark.test(name)));
 }
 
 /** What peers show otherwise than a plain directory would, with or without imgfs: left out of comparisons with them. */
@@ -129,6 +135,14 @@ export const faults = {
   kernel: [
     // Subdirectories of a merged directory are not counted.
     "dir.nlink",
+  ],
+  /** What it shows of an upper directory that imgfs has written. */
+  kernelOverOurs: [
+    "dir.nlink",
+    // The link that imgfs keeps in its workdir, of what has several names below or can carry no mark, is counted.
+    "nlink",
+    // Marks in user. are xattrs like others to it.
+    "marks",
   ],
   fuseOverlayfs: [
     // Not counted either; of what it made or linked itself the count is that of before, and of FIFOs always 1.
