@@ -96,16 +96,25 @@ export function listName(
   listed.whiteout = whiteout;
   listing.names.set(name, listed);
   listing.added.push(listed);
+  dropStale(listing);
 }
 
 /** Notes that a name is gone. */
 export function unlistName(listing: Listing, name: Name): void {
   listing.names.delete(name);
+  dropStale(listing);
+}
+
+/** Names come and go in directories that nobody lists: what is kept of gone ones stays in proportion to those there. */
+function dropStale(listing: Listing): void {
+  const limit = 2 * listing.names.size + 64;
+  if (listing.added.length > limit) listing.added = listing.added.filter((listed) => isListed(listing, listed));
+  if (listing.order.length > limit) listing.order = listing.order.filter((listed) => isListed(listing, listed));
 }
 
 /** The names sorted by position, gone ones possibly among them: test each with {@link isListed}. */
 export function inOrder(listing: Listing): readonly ListedName[] {
-  if (listing.added.length > 0 || listing.order.length > 2 * listing.names.size + 64) {
+  if (listing.added.length > 0) {
     // Two sorted runs: the sort merges them in linear time.
     const kept = listing.order.filter((listed) => isListed(listing, listed));
     const added = listing.added.filter((listed) => isListed(listing, listed));
