@@ -108,8 +108,10 @@ export function unlistName(listing: Listing, name: Name): void {
 /** Names come and go in directories that nobody lists: what is kept of gone ones stays in proportion to those there. */
 function dropStale(listing: Listing): void {
   const limit = 2 * listing.names.size + 64;
-  if (listing.added.length > limit) listing.added = listing.added.filter((listed) => isListed(listing, listed));
-  if (listing.order.length > limit) listing.order = listing.order.filter((listed) => isListed(listing, listed));
+  if (listing.added.length > limit)
+    listing.added = listing.added.filter((listed) => isListed(listing, listed));
+  if (listing.order.length > limit)
+    listing.order = listing.order.filter((listed) => isListed(listing, listed));
 }
 
 /** The names sorted by position, gone ones possibly among them: test each with {@link isListed}. */

@@ -44,6 +44,8 @@ export interface Outcome {
 }
 
 export interface RunOptions {
+  /** Milliseconds after which it is killed. */
+  readonly timeout?: number;
   readonly input?: string;
   readonly env?: Readonly<Record<string, string>>;
   readonly cwd?: string;
@@ -54,7 +56,7 @@ export function run(command: string, args: readonly string[], options: RunOption
   return new Promise((done, failed) => {
     const child = spawn(command, args, {
       stdio: ["pipe", "pipe", "pipe"],
-      timeout: 100_000,
+      timeout: options.timeout ?? 100_000,
       killSignal: "SIGKILL",
       env: { ...process.env, ...options.env },
       ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
