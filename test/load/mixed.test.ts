@@ -56,7 +56,8 @@ describe.skipIf(reason)(titleOf("a mount under load", reason), () => {
     );
     const failures = ends.flatMap((end) => (end.status === "rejected" ? [String(end.reason.message)] : []));
     expect(failures.join("\n\n")).toBe("");
-    console.log(ends.map((end) => (end.status === "fulfilled" ? end.value : "")).join("; "));
+    const done = ends.flatMap((end) => (end.status === "fulfilled" ? [end.value] : []));
+    process.stdout.write(`${done.join("; ")}\n`);
 
     await verifyChurn(live.path, models);
     expect(isRunning(live.pid)).toBe(true);
