@@ -177,13 +177,17 @@ function commit(m: WritableState, temporary: Buffer, parent: Node, name: Buffer)
 }
 
 /** Runs a change of a directory that the merged view does not see, and puts its times back. */
-function keepTimes(m: WritableState, directory: Node, change: () => void): void {
+export function keepTimes(m: WritableState, directory: Node, change: () => void): void {
   const before = emptyStat();
   check(statBacking(m.fds, directory, before), "stat in the upper directory");
-  change();
-  const { mtimeSec, mtimeNsec } = before;
-  if (fault("copy-up.parent-times") < 0) return;
-  utimesBacking(m.fds, directory, { atimeSec: 0, atimeNsec: UTIME_OMIT, mtimeSec, mtimeNsec });
+  try {
+    change();
+  } finally {
+    const { mtimeSec, mtimeNsec } = before;
+    if (fault("copy-up.parent-times") === 0) {
+      utimesBacking(m.fds, directory, { atimeSec: 0, atimeNsec: UTIME_OMIT, mtimeSec, mtimeNsec });
+    }
+  }
 }
 
 function copyUpObject(m: WritableState, q: Request, row: number, limit: number, kill: boolean): Status {

@@ -109,6 +109,8 @@ interface Fault {
   act(point: FaultPoint): number;
 }
 
+const EACH = -1;
+
 const armed = parse(process.env["IMGFS_FAULT"]);
 
 /** 0 to go on, or the negative errno that the step which follows is to have had. */
@@ -126,8 +128,6 @@ function pass(faults: readonly Fault[], point: FaultPoint): number {
   }
   return result;
 }
-
-const EACH = -1;
 
 /** `POINT:ACTION[:SKIP]`, separated by commas. Throws an Error that says what is wrong. */
 function parse(text: string | undefined): readonly Fault[] | undefined {

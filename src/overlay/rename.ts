@@ -15,7 +15,7 @@ import {
 } from "../sys/files.js";
 import { check } from "../sys/libc.js";
 import { S_IFCHR, S_IFDIR, S_IFMT, statAt } from "../sys/stat.js";
-import { copyUp } from "./copy-up.js";
+import { copyUp, keepTimes } from "./copy-up.js";
 import { copyName, directoryFor, markImpureDirectory } from "./create.js";
 import {
   addSubdirectories,
@@ -33,7 +33,7 @@ import { keepMerged } from "./moved.js";
 import { covers, directoryGone, keepReachable, nameGone, noteAbsence, typeOf } from "./remove.js";
 import { find, NAME_MAX } from "./resolve.js";
 import { type OverlayState, recordOf, type WritableState, writable } from "./state.js";
-import { swapAway } from "./swap.js";
+import { swapAway, swapOverImage } from "./swap.js";
 import { makeWhiteout, markOpaque, markXattrWhiteouts } from "./whiteout.js";
 
 /** One end of a rename: a name in a directory that exists in the upper directory. */
@@ -109,8 +109,10 @@ function ensureName(m: WritableState, node: Node, { directory, name }: End): voi
   const directoryFd = m.fds.of(directory);
   if (!node.indexed || statAt(directoryFd, name, m.stat) === 0) return;
   const place = node.parent as Node;
-  const linked = fault("rename.name") || linkAt(m.fds.of(place), node.name, directoryFd, name);
-  check(linked, "link of a copy");
+  keepTimes(m, directory, () => {
+    const linked = fault("rename.name") || linkAt(m.fds.of(place), node.name, directoryFd, name);
+    check(linked, "link of a copy");
+  });
   coverName(m, directory, name);
   noteName(directory, name, node.type, node.backing);
   if (node.parent === m.indexPlace) m.inodes.place(node, directory, name);
@@ -162,7 +164,7 @@ function move(m: WritableState, node: Node, a: End, target: number, b: End): voi
   prepareArrival(m, node, b);
   const leavesWhiteout = covers(m, a.directory, a.name);
   if (replaced?.directory !== undefined && occupied) emptyOut(m, replaced);
-  const over: Over = !occupied ? "nothing" : target === 0 ? "whiteout" : "object";
+  const over: Over = target !== 0 ? (occupied ? "object" : "image") : occupied ? "whiteout" : "nothing";
   check(moveOver(m, fromFd, a, toFd, b, leavesWhiteout, node, over), "rename in the upper directory");
   if (!occupied) coverName(m, b.directory, b.name);
   noteAbsence(m, a.directory, a.name, leavesWhiteout);
@@ -183,16 +185,21 @@ function emptyOut(m: WritableState, directory: Node): void {
   const part = directory.directory as DirectoryPart;
   if (part.lowerRow >= 0) check(markOpaque(m.upper, fd), "opaque mark");
   part.lowerRow = -1;
-  for (const listed of listing.names.values()) {
-    if (!isListedWhiteout(m, directory, listed)) continue;
-    const removed = fault("rename.empty") || unlinkAt(fd, Buffer.from(listed.name, "latin1"));
-    check(removed, "unlink of a whiteout");
+  try {
+    keepTimes(m, directory, () => {
+      for (const listed of listing.names.values()) {
+        if (!isListedWhiteout(m, directory, listed)) continue;
+        const removed = fault("rename.empty") || unlinkAt(fd, Buffer.from(listed.name, "latin1"));
+        check(removed, "unlink of a whiteout");
+      }
+    });
+  } finally {
+    dropListing(m, directory);
   }
-  dropListing(m, directory);
 }
 
-/** What the upper has at the name that is moved to. */
-type Over = "nothing" | "whiteout" | "object";
+/** What is at the name that is moved to: nothing, or something in the upper, or something in the image that shows. */
+type Over = "nothing" | "whiteout" | "object" | "image";
 
 /** The rename itself, which leaves a whiteout behind where the image has the source's name. 0 or a negative errno. */
 function moveOver(
@@ -215,15 +222,14 @@ function moveOver(
   if (!byExchange) {
     return fault("rename.move-whiteout") || renameAt(fromFd, a.name, toFd, b.name, RENAME_WHITEOUT);
   }
-  if (over === "object") {
-    const from = { fd: fromFd, name: a.name };
-    return swapAway(upper, from, { fd: toFd, name: b.name }, isDirectory);
-  }
+  const from = { fd: fromFd, name: a.name };
+  const to = { fd: toFd, name: b.name };
+  if (over === "object") return swapAway(upper, from, to, isDirectory);
+  if (over === "image") return swapOverImage(upper, from, to);
   // A whiteout of a name that is absent anyway changes nothing; then it is in the way.
-  const made = makeWhiteout(upper, toFd, b.name);
-  if (made < 0) return made;
+  keepTimes(m, b.directory, () => check(makeWhiteout(upper, toFd, b.name), "whiteout"));
   const moved = moveOverWhiteout(m, fromFd, a, toFd, b, true);
-  if (moved < 0) unlinkAt(toFd, b.name);
+  if (moved < 0) keepTimes(m, b.directory, () => unlinkAt(toFd, b.name));
   return moved;
 }
 

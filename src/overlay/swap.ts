@@ -1,8 +1,10 @@
 // A rename that replaces an object and leaves a whiteout, where the filesystem cannot do both at once (no
-// RENAME_WHITEOUT): the two objects are exchanged, then a whiteout takes the place of the one that was replaced.
+// RENAME_WHITEOUT): the two objects are exchanged, then a whiteout takes the place of the one that was replaced. What
+// only the image has is covered by a whiteout first, which the exchange brings to the old name.
 //   WORK/rename   a symlink whose text says what to finish when a crash comes between; made before, removed after
 // It names directories by inode number, which never leads to another one as long as only this upper's mounts write there.
-// Invariant: the next mount finishes what was exchanged, so the rename happened entirely or not at all.
+// Invariant: the next mount finishes what was exchanged, and takes back what was not, so the rename happened entirely or
+// not at all.
 import { FsError } from "../base/errno.js";
 import {
   closeFd,
@@ -16,7 +18,9 @@ import {
   renameAt,
   reopenDirectory,
   symlinkAt,
+  UTIME_OMIT,
   unlinkAt,
+  utimesFd,
 } from "../sys/files.js";
 import { check } from "../sys/libc.js";
 import { allocatePages } from "../sys/memory.js";
@@ -24,7 +28,7 @@ import { emptyStat, S_IFDIR, S_IFMT, statAt, statFd } from "../sys/stat.js";
 import { fault } from "./fault.js";
 import { DT_DIR, DT_UNKNOWN } from "./listing.js";
 import { removeTemporary, type Upper } from "./upper.js";
-import { replaceByWhiteout } from "./whiteout.js";
+import { isWhiteout, makeWhiteout, markXattrWhiteouts, replaceByWhiteout } from "./whiteout.js";
 
 /** A name in a directory of the upper. */
 interface Place {
@@ -46,6 +50,32 @@ export function swapAway(upper: Upper, from: Place, to: Place, isDirectory: bool
     if (status < 0 && renameAt(from.fd, from.name, to.fd, to.name, RENAME_EXCHANGE) < 0) return status;
   }
   if (fault("rename.unnote") === 0) unlinkAt(upper.workFd, renameNote);
+  return status;
+}
+
+/** The same over what only the image has. */
+export function swapOverImage(upper: Upper, from: Place, to: Place): number {
+  const noted = note(upper, from, to);
+  if (noted < 0) return noted;
+  let status = quietly(to.fd, () => makeWhiteout(upper, to.fd, to.name));
+  if (status === 0) {
+    const marked = upper.deviceWhiteouts ? 0 : markXattrWhiteouts(from.fd);
+    status = marked || fault("rename.swap") || renameAt(from.fd, from.name, to.fd, to.name, RENAME_EXCHANGE);
+    if (status < 0) quietly(to.fd, () => unlinkAt(to.fd, to.name));
+  }
+  if (fault("rename.unnote") === 0) unlinkAt(upper.workFd, renameNote);
+  return status;
+}
+
+/** A change of a directory that does not show, and so leaves it its times. 0 or a negative errno of the change. */
+function quietly(fd: number, change: () => number): number {
+  const before = emptyStat();
+  const looked = statFd(fd, before);
+  if (looked < 0) return looked;
+  const status = change();
+  if (fault("copy-up.parent-times") === 0) {
+    utimesFd(fd, 0, UTIME_OMIT, before.mtimeSec, before.mtimeNsec);
+  }
   return status;
 }
 
@@ -90,8 +120,10 @@ export function finishRename(upper: Upper): void {
       findDirectories(upper.rootFd, new Set([Number(fromIno), Number(toIno)]), found);
       const from = found.get(Number(fromIno));
       const to = found.get(Number(toIno));
-      const names = [fromName, toName].map((name) => Buffer.from(name, "latin1")) as [Buffer, Buffer];
-      if (from !== undefined && to !== undefined) finish(upper, from, to, names, Number(movedIno));
+      if (from !== undefined && to !== undefined) {
+        const place = (fd: number, name: string): Place => ({ fd, name: Buffer.from(name, "latin1") });
+        finish(upper, place(from, fromName), place(to, toName), Number(movedIno));
+      }
     }
   } finally {
     for (const fd of found.values()) closeFd(fd);
@@ -99,13 +131,18 @@ export function finishRename(upper: Upper): void {
   unlinkAt(upper.workFd, renameNote);
 }
 
-/** Where the exchange was made, what it left at the old name becomes a whiteout. */
-function finish(upper: Upper, from: number, to: number, names: [Buffer, Buffer], moved: number): void {
-  const stat = emptyStat();
-  if (statAt(to, names[1], stat) < 0 || stat.ino !== moved) return;
-  if (statAt(from, names[0], stat) < 0 || stat.ino === moved) return;
-  const isDirectory = (stat.mode & S_IFMT) === S_IFDIR;
-  check(leaveWhiteout(upper, { fd: from, name: names[0] }, isDirectory), "rename to be finished");
+/** Where the exchange was made, what it left at the old name becomes a whiteout; else a whiteout made for it goes. */
+function finish(upper: Upper, from: Place, to: Place, moved: number): void {
+  const old = emptyStat();
+  const target = emptyStat();
+  if (statAt(to.fd, to.name, target) < 0 || statAt(from.fd, from.name, old) < 0) return;
+  if (old.ino === moved && isWhiteout(to.fd, to.name, target, true)) {
+    quietly(to.fd, () => unlinkAt(to.fd, to.name));
+  }
+  if (target.ino !== moved || old.ino === moved) return;
+  if (isWhiteout(from.fd, from.name, old, true)) return;
+  const status = leaveWhiteout(upper, from, (old.mode & S_IFMT) === S_IFDIR);
+  check(status, "rename to be finished");
 }
 
 /** Opens the wanted directories, by inode number, in the tree of the directory open at `fd`. */
