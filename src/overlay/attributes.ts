@@ -4,7 +4,7 @@
 import { Errno } from "../base/errno.js";
 import { STATX_BTIME } from "../fuse/abi.js";
 import type { Attr, AttrReply, Request, Status, StatxReply } from "../fuse/operations.js";
-import { S_IFDIR, type Stat } from "../sys/stat.js";
+import { S_IFDIR, S_IFLNK, S_IFREG, type Stat } from "../sys/stat.js";
 import { statBacking } from "./backing-metadata.js";
 import { countSubdirectories } from "./directory-names.js";
 import { lowerNamesLeft } from "./hard-links.js";
@@ -74,11 +74,12 @@ export function fillFromStat(m: OverlayState, node: Node, stat: Stat, attr: Attr
   attr.size = stat.size;
   // The backing file of a metadata-only copy is one hole.
   attr.blocks = node.dataRow < 0 ? stat.blocks : m.lower.blocks(node.dataRow);
-  attr.mode = stat.mode;
-  const { squash } = m.lower;
-  attr.uid = squash === undefined ? stat.uid : squash.uid;
-  attr.gid = squash === undefined ? stat.gid : squash.gid;
-  attr.rdev = stat.rdev;
+  const { override } = node;
+  const owner = m.lower.squash ?? override ?? stat;
+  attr.mode = override === undefined ? stat.mode : override.mode;
+  attr.uid = owner.uid;
+  attr.gid = owner.gid;
+  attr.rdev = override === undefined ? stat.rdev : override.rdev;
   attr.blksize = stat.blksize;
   attr.atimeSec = stat.atimeSec;
   attr.atimeNsec = stat.atimeNsec;
@@ -87,6 +88,10 @@ export function fillFromStat(m: OverlayState, node: Node, stat: Stat, attr: Attr
   attr.ctimeSec = stat.ctimeSec;
   attr.ctimeNsec = stat.ctimeNsec;
   attr.nlink = linkCount(m, node, stat.nlink);
+  if (override !== undefined && node.type !== S_IFREG && node.type !== S_IFDIR) {
+    attr.blocks = 0;
+    if (node.type !== S_IFLNK) attr.size = 0;
+  }
 }
 
 /** Names in the merged view. `links` is the backing object's own count. */

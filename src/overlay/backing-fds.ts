@@ -7,7 +7,7 @@ import { Errno, FsError } from "../base/errno.js";
 import { closeFd, O_DIRECTORY, O_NOFOLLOW, O_PATH, O_RDONLY, O_RDWR, openAt } from "../sys/files.js";
 import { check } from "../sys/libc.js";
 import { S_IFDIR, S_IFREG } from "../sys/stat.js";
-import type { Node } from "./inode-table.js";
+import { backingType, type Node } from "./inode-table.js";
 
 export class BackingFds {
   private readonly ring: Node[] = [];
@@ -96,8 +96,9 @@ export class BackingFds {
 
 /** Opens the object `node` in its parent's directory. A descriptor or a negative errno. */
 function openBacking(directoryFd: number, node: Node): number {
-  if (node.type === S_IFDIR) return openAt(directoryFd, node.name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
-  if (node.type !== S_IFREG) return openAt(directoryFd, node.name, O_PATH | O_NOFOLLOW);
+  const type = backingType(node);
+  if (type === S_IFDIR) return openAt(directoryFd, node.name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+  if (type !== S_IFREG) return openAt(directoryFd, node.name, O_PATH | O_NOFOLLOW);
   const fd = openAt(directoryFd, node.name, O_RDWR | O_NOFOLLOW);
   return fd === -Errno.EACCES ? openAt(directoryFd, node.name, O_RDONLY | O_NOFOLLOW) : fd;
 }

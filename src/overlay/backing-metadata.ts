@@ -1,6 +1,5 @@
-// Metadata of backing objects: the only place that reads or writes mode, owner, times and xattrs in the upper
-// directory. An object is reached by its descriptor when one is open, else by its parent's and its name.
-// Where an owner cannot be set for lack of privilege, this is the file that will keep it elsewhere.
+// Metadata of backing objects as their filesystem has them. An object is reached by its descriptor when one is open, else
+// by its parent's and its name. Owner and mode of what shows are in owners.ts.
 import { Errno } from "../base/errno.js";
 import { AT_FDCWD, chmodAt, chmodFd, chownAt, noName, utimesAt, utimesFd } from "../sys/files.js";
 import { S_IFDIR, S_IFREG, S_ISGID, S_ISUID, type Stat, statAt, statFd } from "../sys/stat.js";
@@ -15,7 +14,7 @@ import {
   setXattrFd,
 } from "../sys/xattr.js";
 import type { BackingFds } from "./backing-fds.js";
-import type { Node } from "./inode-table.js";
+import { backingType, type Node } from "./inode-table.js";
 
 /** Leaves an owner as it is. */
 export const KEEP_ID = 0xffff_ffff;
@@ -31,7 +30,8 @@ export function statBacking(fds: BackingFds, node: Node, out: Stat): number {
 
 export function chmodBacking(fds: BackingFds, node: Node, mode: number): number {
   if (node.fd >= 0) {
-    if (node.type === S_IFREG || node.type === S_IFDIR) return chmodFd(node.fd, mode);
+    const type = backingType(node);
+    if (type === S_IFREG || type === S_IFDIR) return chmodFd(node.fd, mode);
     return chmodAt(AT_FDCWD, Buffer.from(`/proc/self/fd/${node.fd}`), mode);
   }
   return chmodAt(parentFd(fds, node), node.name, mode);
@@ -65,8 +65,9 @@ export function utimesBacking(fds: BackingFds, node: Node, t: Times): number {
 
 /** True when the xattr calls can go by descriptor. */
 function byFd(fds: BackingFds, node: Node): boolean {
-  if (node.type === S_IFDIR) fds.of(node);
-  return node.fd >= 0 && (node.type === S_IFREG || node.type === S_IFDIR);
+  const type = backingType(node);
+  if (type === S_IFDIR) fds.of(node);
+  return node.fd >= 0 && (type === S_IFREG || type === S_IFDIR);
 }
 
 export function getBackingXattr(

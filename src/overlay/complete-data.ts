@@ -12,6 +12,7 @@ import type { Node } from "./inode-table.js";
 import { damageStatus, prepareCopy } from "./lower-data.js";
 import { dropMarks, markAgain } from "./metacopy.js";
 import { dropOrigin, writeOrigin } from "./origin.js";
+import { changeMode, dropKeptCapabilities, shownMode } from "./owners.js";
 import type { WritableState } from "./state.js";
 
 /** What a file of the upper was longer than has been cut, in one step with what else truncate(2) does. */
@@ -72,9 +73,11 @@ function commitData(
   kill: boolean,
 ): Status {
   const cut = size < before.size;
-  const kept = withoutSuidgid(before.mode);
+  const mode = shownMode(node, before);
+  const kept = withoutSuidgid(mode);
   const steps: Array<() => number> = [
-    () => (cut && kill && kept !== before.mode ? chmodFd(fd, kept & 0o7777) : 0),
+    () => (cut ? dropKeptCapabilities(m, node) : 0),
+    () => (cut && kill && kept !== mode ? changeMode(m, node, kept & 0o7777) : 0),
     // The times of a cut file are those of the cut, and so from this step on nothing is left to be done that shows.
     () =>
       cut
@@ -89,7 +92,7 @@ function commitData(
     if (result < 0) return result;
   }
   node.dataRow = -1;
-  if (cut && kept !== before.mode) m.services?.invalidateInode(node.id, -1, 0);
+  if (cut && kept !== mode) m.services?.invalidateInode(node.id, -1, 0);
   return cut ? CUT : 0;
 }
 

@@ -31,6 +31,7 @@ import { createDirectoryPart, createNode, type Node } from "./inode-table.js";
 import type { LowerName } from "./lower.js";
 import { damageStatus, prepareCopy } from "./lower-data.js";
 import { indexName, linkFromIndex, needsIndex, noteIndexed } from "./origin.js";
+import type { Override } from "./override.js";
 import {
   type Cut,
   checkIds,
@@ -105,7 +106,7 @@ function copyUpDirectory(m: WritableState, row: number): Node {
 function copyOneDirectory(m: WritableState, parent: Node, row: number): Node {
   const name = m.lower.nameIn(parent.row, row);
   if (name === undefined) throw new FsError(Errno.ESTALE, `directory of row ${row}`);
-  const { fd, stat } = stageDirectory(m, row, (temporary) => commit(m, temporary, parent, name));
+  const { fd, stat, override } = stageDirectory(m, row, (temporary) => commit(m, temporary, parent, name));
   const part = createDirectoryPart(row);
   part.defaultAcl = m.lower.xattrs(row)?.some((x) => x.name === "system.posix_acl_default") ?? false;
   const node = createNode(
@@ -113,22 +114,24 @@ function copyOneDirectory(m: WritableState, parent: Node, row: number): Node {
     parent,
     name,
   );
+  node.override = override;
   m.inodes.add(node);
   m.fds.hold(node, fd);
   noteName(parent, name, stat.mode, stat.ino);
-  showCopied(m, row, stat);
+  showCopied(m, row, override ?? stat);
   return node;
 }
 
 /** A directory without a name that somebody still has open: its copy has none either. */
 function copyUpRemovedDirectory(m: WritableState, node: Node): void {
-  const { fd, stat } = stageDirectory(m, node.row, (temporary) =>
+  const { fd, stat, override } = stageDirectory(m, node.row, (temporary) =>
     check(
       fault("copy-up.nameless") || unlinkAt(m.upper.temporaryFd, temporary, AT_REMOVEDIR),
       "rmdir in the work directory",
     ),
   );
   m.inodes.setBacking(node, stat.ino);
+  node.override = override;
   m.fds.hold(node, fd);
 }
 
@@ -137,7 +140,7 @@ function stageDirectory(
   m: WritableState,
   row: number,
   place: (temporary: Buffer) => void,
-): { fd: number; stat: Stat } {
+): { fd: number; stat: Stat; override: Override | undefined } {
   const { upper } = m;
   const temporary = temporaryName(upper);
   const made = fault("copy-up.directory") || mkdirAt(upper.temporaryFd, temporary, 0o700);
@@ -146,10 +149,11 @@ function stageDirectory(
   let fd = -1;
   try {
     fd = check(openAt(upper.temporaryFd, temporary, O_RDONLY | O_DIRECTORY), "open in the work directory");
-    copyMetadata(m.lower, m.log, row, fd, upper.temporaryFd, temporary);
+    const target = { fd, atFd: upper.temporaryFd, name: temporary, standsIn: false };
+    const override = copyMetadata(m.lower, m.log, upper.overrides, row, target);
     check(statFd(fd, stat), "stat in the work directory");
     place(temporary);
-    return { fd, stat };
+    return { fd, stat, override };
   } catch (cause) {
     if (fd >= 0) closeFd(fd);
     removeTemporary(upper, temporary);
@@ -158,7 +162,7 @@ function stageDirectory(
 }
 
 /** Where a copy could not get its owner, what the kernel knows of the object is no longer true. */
-function showCopied(m: WritableState, row: number, { uid, gid, mode }: Stat): void {
+function showCopied(m: WritableState, row: number, { uid, gid, mode }: Stat | Override): void {
   const { lower } = m;
   const kept = lower.squash !== undefined || (uid === lower.uid(row) && gid === lower.gid(row));
   if (!kept || mode !== lower.tree.mode(row)) m.services?.invalidateInode(row + 1, -1, 0);
@@ -272,14 +276,15 @@ function commitObject(
   const node =
     known ?? createRecord(m, row, indexed ? m.indexPlace : parent, indexed ? indexName(row) : place?.name);
   m.inodes.setBacking(node, stat.ino);
+  node.override = staged.override;
   node.dataRow = dataRow;
   m.fds.hold(node, staged.fd);
-  showCopied(m, row, stat);
+  showCopied(m, row, staged.override ?? stat);
   if (indexed) {
     noteIndexed(m.upper, node, row);
     linkEverywhere(m, node, row);
   } else if (parent !== undefined && place !== undefined) {
-    noteName(parent, place.name, stat.mode, stat.ino);
+    noteName(parent, place.name, node.type, stat.ino);
   }
 }
 

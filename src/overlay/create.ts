@@ -6,8 +6,6 @@ import { FOPEN_KEEP_CACHE } from "../fuse/abi.js";
 import type { Entry, NameView, Open, Request, Status } from "../fuse/operations.js";
 import {
   AT_REMOVEDIR,
-  chmodAt,
-  chownAt,
   closeFd,
   mkdirAt,
   mknodAt,
@@ -28,12 +26,12 @@ import { check } from "../sys/libc.js";
 import { asOwner } from "../sys/process.js";
 import {
   emptyStat,
+  S_IFBLK,
   S_IFCHR,
   S_IFDIR,
   S_IFLNK,
   S_IFMT,
   S_IFREG,
-  S_ISGID,
   type Stat,
   statAt,
   statFd,
@@ -45,19 +43,13 @@ import { addSubdirectories, keepListing, noteName } from "./directory-names.js";
 import { fault } from "./fault.js";
 import { open } from "./file-io.js";
 import { coverName } from "./hard-links.js";
-import { chownResult } from "./id-map.js";
-import {
-  createDirectoryPart,
-  createNode,
-  type DirectoryPart,
-  GROUP_UNKNOWN,
-  NO_GROUP,
-  type Node,
-  upperIno,
-} from "./inode-table.js";
+import { createDirectoryPart, createNode, type DirectoryPart, type Node, upperIno } from "./inode-table.js";
 import { emptyListing } from "./listing.js";
 import { fillHead, replyEntry } from "./lookup.js";
+import { groupFor, settleNew, usableMode } from "./new-owner.js";
+import type { Override } from "./override.js";
 import { find, NAME_MAX } from "./resolve.js";
+import { stageStandIn } from "./stand-ins.js";
 import { type OverlayState, recordOf, type WritableState, writable } from "./state.js";
 import { removeTemporary, temporaryName } from "./upper.js";
 import { isWhiteout, markImpure, markOpaque, mayHoldXattrWhiteouts } from "./whiteout.js";
@@ -115,7 +107,8 @@ function makeObject(m: WritableState, q: Request, directory: Node, name: Buffer,
   const part = directory.directory as DirectoryPart;
   const directoryFd = m.fds.of(directory);
   const stat = emptyStat();
-  const mode = part.defaultAcl ? wanted.mode : wanted.mode & ~wanted.umask;
+  const exact = part.defaultAcl ? wanted.mode : wanted.mode & ~wanted.umask;
+  const mode = usableMode(wanted.type, exact);
   let result = -Errno.EEXIST;
   if (part.lowerRow < 0 || !m.lower.covers(part.lowerRow, name))
     result = fault("create.make") || asOwner(q.uid, q.gid, () => wanted.make(directoryFd, name, mode));
@@ -123,22 +116,22 @@ function makeObject(m: WritableState, q: Request, directory: Node, name: Buffer,
     const free = freeName(m, directory, name);
     if (typeof free === "number") throw new FsError(-free);
     if (free === "whiteout") {
-      const made = makeInWork(m, q, directory, name, wanted, mode, stat, true);
-      return { node: addRecord(m, directory, name, stat), result: made, stat };
+      const { result: made, override } = makeInWork(m, q, directory, name, wanted, exact, stat, true);
+      return { node: addRecord(m, directory, name, stat, override), result: made, stat };
     }
     result = fault("create.make") || asOwner(q.uid, q.gid, () => wanted.make(directoryFd, name, mode));
   }
   if (isRefused(result)) {
     // The owner has no right to it here by itself, but by another of its groups or a capability: it appears when it is whole.
-    const made = makeInWork(m, q, directory, name, wanted, mode, stat, false);
+    const { result: made, override } = makeInWork(m, q, directory, name, wanted, exact, stat, false);
     coverName(m, directory, name);
-    return { node: addRecord(m, directory, name, stat), result: made, stat };
+    return { node: addRecord(m, directory, name, stat, override), result: made, stat };
   }
   check(result, "creation in the upper directory");
-  finishInPlace(m, q, directory, name, wanted, mode, result, stat);
+  const override = finishInPlace(m, q, directory, name, wanted, exact, result, stat);
   // Also where the name was free the image may have it: a device that is not shown.
   coverName(m, directory, name);
-  return { node: addRecord(m, directory, name, stat), result, stat };
+  return { node: addRecord(m, directory, name, stat, override), result, stat };
 }
 
 function isRefused(result: number): boolean {
@@ -160,9 +153,9 @@ function finishInPlace(
   mode: number,
   fd: number,
   stat: Stat,
-): void {
+): Override | undefined {
   try {
-    finish(m, q, directory, m.fds.of(directory), name, wanted, mode, stat);
+    return settleNew(m, q, directory, { atFd: m.fds.of(directory), name, fd }, mode, stat);
   } catch (cause) {
     if (fd > 0) closeFd(fd);
     unlinkAt(m.fds.of(directory), name, wanted.type === S_IFDIR ? AT_REMOVEDIR : 0);
@@ -170,49 +163,7 @@ function finishInPlace(
   }
 }
 
-/** Gives a new object its owner and exact mode, and stats it. */
-function finish(
-  m: WritableState,
-  q: Request,
-  directory: Node,
-  atFd: number,
-  name: Buffer,
-  wanted: Wanted,
-  mode: number,
-  stat: Stat,
-): void {
-  const part = directory.directory as DirectoryPart;
-  const group = inheritedGroup(m, directory);
-  const gid = group === NO_GROUP ? q.gid : group;
-  const inheritsBit = group !== NO_GROUP && wanted.type === S_IFDIR;
-  const exact = (mode & 0o7777) | (inheritsBit ? S_ISGID : 0);
-  check(statAt(atFd, name, stat), "stat of a new object");
-  let changed = false;
-  if (stat.uid !== q.uid || stat.gid !== gid) {
-    const owned = fault("create.owner") || chownResult(m.lower.squash, chownAt(atFd, name, q.uid, gid));
-    check(owned, "owner of a new object");
-    changed = true;
-  }
-  // With a default ACL the backing filesystem has worked the mode out.
-  const special = changed && (exact & 0o6000) !== 0;
-  if (wanted.type !== S_IFLNK && (special || (!part.defaultAcl && (stat.mode & 0o7777) !== exact))) {
-    check(fault("create.mode") || chmodAt(atFd, name, exact), "mode of a new object");
-    changed = true;
-  }
-  if (changed) check(statAt(atFd, name, stat), "stat of a new object");
-}
-
-/** The group that objects made in a directory get by its setgid bit. */
-export function inheritedGroup(m: WritableState, directory: Node): number {
-  const part = directory.directory as DirectoryPart;
-  if (part.group === GROUP_UNKNOWN) {
-    check(statFd(m.fds.of(directory), m.stat), "stat in the upper directory");
-    part.group = (m.stat.mode & S_ISGID) !== 0 ? m.stat.gid : NO_GROUP;
-  }
-  return part.group;
-}
-
-/** Makes an object in WORK/tmp and then in its place, where a whiteout is or nothing. What `make` returned. */
+/** Makes an object in WORK/tmp and then in its place, where a whiteout is or nothing. */
 function makeInWork(
   m: WritableState,
   q: Request,
@@ -222,12 +173,14 @@ function makeInWork(
   mode: number,
   stat: Stat,
   overWhiteout: boolean,
-): number {
+): { result: number; override: Override | undefined } {
   const { upper } = m;
   const temporary = temporaryName(upper);
   let result = -1;
+  let override: Override | undefined;
   try {
-    result = makeStaged(m, directory, temporary, (fd, at) => wanted.make(fd, at, mode));
+    const usable = usableMode(wanted.type, mode);
+    result = makeStaged(m, directory, temporary, (fd, at) => wanted.make(fd, at, usable));
     const exchanged = overWhiteout && wanted.type === S_IFDIR;
     if (exchanged) {
       const fd = check(
@@ -238,7 +191,8 @@ function makeInWork(
       closeFd(fd);
       check(marked, "opaque mark");
     }
-    finish(m, q, directory, upper.temporaryFd, temporary, wanted, mode, stat);
+    const fresh = { atFd: upper.temporaryFd, name: temporary, fd: result };
+    override = settleNew(m, q, directory, fresh, mode, stat);
     const flags = exchanged ? RENAME_EXCHANGE : overWhiteout ? 0 : RENAME_NOREPLACE;
     const moved =
       fault("create.commit") || renameAt(upper.temporaryFd, temporary, m.fds.of(directory), name, flags);
@@ -249,7 +203,7 @@ function makeInWork(
     removeTemporary(upper, temporary);
     throw cause;
   }
-  return result;
+  return { result, override };
 }
 
 /** Makes an object in WORK/tmp as if in `directory`: with the default ACL it would inherit there. */
@@ -282,8 +236,14 @@ function makeStaged(
   }
 }
 
-function addRecord(m: WritableState, directory: Node, name: Buffer, stat: Stat): Node {
-  const type = stat.mode & S_IFMT;
+function addRecord(
+  m: WritableState,
+  directory: Node,
+  name: Buffer,
+  stat: Stat,
+  override: Override | undefined,
+): Node {
+  const type = (override ?? stat).mode & S_IFMT;
   const part = type === S_IFDIR ? createDirectoryPart(-1) : undefined;
   if (part !== undefined) part.defaultAcl = (directory.directory as DirectoryPart).defaultAcl;
   const node = createNode(
@@ -298,10 +258,11 @@ function addRecord(m: WritableState, directory: Node, name: Buffer, stat: Stat):
     directory,
     name,
   );
+  node.override = override;
   m.inodes.add(node);
   // A new directory's names are all known from here on: what is then made in it needs no look at the disk first.
   if (part !== undefined) keepListing(m, node, emptyListing());
-  noteName(directory, name, stat.mode, stat.ino);
+  noteName(directory, name, type, stat.ino);
   addSubdirectories(directory, type, 1);
   return node;
 }
@@ -382,12 +343,57 @@ export function mknod(
   umask: number,
   out: Entry,
 ): Status {
-  writable(m);
+  const state = writable(m);
   const type = mode & S_IFMT;
-  // Device 0:0 is what a whiteout is made of: overlayfs refuses it in the same way.
-  if (type === S_IFCHR && rdev === 0) return -Errno.EPERM;
   const make: Wanted["make"] = (fd, at, bits) => mknodAt(fd, at, type | bits, rdev);
-  return makeEntry(m, q, name, { type, mode: mode & 0o7777, umask, make }, out);
+  const wanted = { type, mode: mode & 0o7777, umask, make };
+  const isDevice = type === S_IFCHR || type === S_IFBLK;
+  if (!isDevice) return makeEntry(m, q, name, wanted, out);
+  const directory = directoryFor(state, q, q.nodeid, name);
+  if (typeof directory === "number") return directory;
+  const bytes = copyName(name);
+  // As device 0:0 it would be a whiteout of ours.
+  if (type === S_IFCHR && rdev === 0)
+    return answer(m, makeStandIn(state, q, directory, bytes, wanted, rdev), out);
+  try {
+    return answer(m, makeObject(state, q, directory, bytes, wanted), out);
+  } catch (cause) {
+    // The kernel has found that the caller may: it is this process that may not.
+    if (!(cause instanceof FsError) || cause.errno !== Errno.EPERM) throw cause;
+    return answer(m, makeStandIn(state, q, directory, bytes, wanted, rdev), out);
+  }
+}
+
+/** Makes a device that is a file which stands for it. Throws FsError, and then nothing has been made. */
+function makeStandIn(
+  m: WritableState,
+  q: Request,
+  directory: Node,
+  name: Buffer,
+  { type, mode, umask }: Wanted,
+  rdev: number,
+): Made {
+  const free = freeName(m, directory, name);
+  if (typeof free === "number") throw new FsError(-free);
+  const override = { uid: q.uid, gid: groupFor(m, q, directory), mode: type | (mode & ~umask), rdev };
+  const staged = stageStandIn(m, override);
+  if (typeof staged === "number") throw new FsError(-staged, "creation in the work directory");
+  const stat = emptyStat();
+  try {
+    const flags = free === "whiteout" ? 0 : RENAME_NOREPLACE;
+    const renamed =
+      fault("create.commit") || renameAt(m.upper.temporaryFd, staged.name, m.fds.of(directory), name, flags);
+    check(renamed, "rename in the upper directory");
+    check(statFd(staged.fd, stat), "stat of a new object");
+  } catch (cause) {
+    closeFd(staged.fd);
+    removeTemporary(m.upper, staged.name);
+    throw cause;
+  }
+  if (free !== "whiteout") coverName(m, directory, name);
+  const node = addRecord(m, directory, name, stat, override);
+  m.fds.hold(node, staged.fd);
+  return { node, result: 0, stat };
 }
 
 /** FUSE MKDIR. */

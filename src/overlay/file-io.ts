@@ -5,7 +5,6 @@ import { Errno } from "../base/errno.js";
 import { FOPEN_KEEP_CACHE } from "../fuse/abi.js";
 import type { DataIn, DataOut, Open, Request, Status } from "../fuse/operations.js";
 import {
-  chmodFd,
   copyRange,
   fallocateFd,
   fdatasyncFd,
@@ -29,7 +28,8 @@ import { fault } from "./fault.js";
 import type { Node } from "./inode-table.js";
 import { readLower } from "./lower-data.js";
 import { dataRow } from "./metacopy.js";
-import { type OverlayState, recordOf, writable } from "./state.js";
+import { changeMode, dropKeptCapabilities, shownMode } from "./owners.js";
+import { type OverlayState, recordOf, type WritableState, writable } from "./state.js";
 
 /** Handle of an open that is counted on a record; 0 for one of a file that was in the image only. */
 const COUNTED = 1;
@@ -93,12 +93,8 @@ export function write(
   const node = writableNode(m, q);
   if (typeof node === "number") return node;
   const fd = m.fds.of(node);
-  const failed = fault("data.write");
-  if (failed < 0) return failed;
-  if (killSuidgid) {
-    const cleared = clearSuidgid(m, node, fd);
-    if (cleared < 0) return cleared;
-  }
+  const cleared = fault("data.write") || beforeWrite(m as WritableState, node, fd, killSuidgid);
+  if (cleared < 0) return cleared;
   let done = 0;
   while (done < data.length) {
     const got = pwrite(fd, data.address + done, data.length - done, offset + done);
@@ -118,38 +114,41 @@ function writableNode(m: OverlayState, q: Request): Node | Status {
 
 /** Cuts or extends a file, of which no more is copied up than stays. */
 export function resize(m: OverlayState, q: Request, id: number, size: number, kill: boolean): Status {
-  const copied = copyUpData(writable(m), q, id, size, kill);
+  const state = writable(m);
+  const copied = copyUpData(state, q, id, size, kill);
   if (copied !== 0) return copied === CUT ? 0 : copied;
-  return truncate(m, recordOf(m, id), size, kill);
+  return truncate(state, recordOf(m, id), size, kill);
 }
 
 /** Cuts or extends a file that exists in the upper directory. */
-export function truncate(m: OverlayState, node: Node, size: number, killSuidgid: boolean): Status {
+export function truncate(m: WritableState, node: Node, size: number, killSuidgid: boolean): Status {
   const fd = m.fds.of(node);
-  const failed = fault("attributes.size");
-  if (failed < 0) return failed;
-  if (killSuidgid) {
-    const cleared = clearSuidgid(m, node, fd);
-    if (cleared < 0) return cleared;
-  }
-  return truncateFd(fd, size);
+  const cleared = fault("attributes.size") || beforeWrite(m, node, fd, killSuidgid);
+  return cleared < 0 ? cleared : truncateFd(fd, size);
+}
+
+/** Takes off what a write takes off and the filesystem below does not: bits if asked to, capabilities always. */
+function beforeWrite(m: WritableState, node: Node, fd: number, killSuidgid: boolean): Status {
+  const dropped = dropKeptCapabilities(m, node);
+  return dropped < 0 || !killSuidgid ? dropped : clearSuidgid(m, node, fd);
 }
 
 /** Takes setuid and, from what a group may run, setgid off: the writer has no right to keep them. */
-function clearSuidgid(m: OverlayState, node: Node, fd: number): Status {
+function clearSuidgid(m: WritableState, node: Node, fd: number): Status {
   const { stat } = m;
   const result = statFd(fd, stat);
   if (result < 0) return result;
-  const kept = withoutSuidgid(stat.mode);
-  if (kept === stat.mode) return 0;
+  const mode = shownMode(node, stat);
+  const kept = withoutSuidgid(mode);
+  if (kept === mode) return 0;
   // After a write the kernel asks for size and times anew, but exec would go by the mode it has kept.
   m.services?.invalidateInode(node.id, -1, 0);
-  return chmodFd(fd, kept & 0o7777);
+  return changeMode(m, node, kept & 0o7777);
 }
 
 /** The same for requests that come without a word of privilege: root has it, and nobody else is taken to. */
-function clearForUser(m: OverlayState, q: Request, node: Node, fd: number): Status {
-  return q.uid === 0 ? 0 : clearSuidgid(m, node, fd);
+function clearForUser(m: WritableState, q: Request, node: Node, fd: number): Status {
+  return beforeWrite(m, node, fd, q.uid !== 0);
 }
 
 /** FUSE FSYNC and FSYNCDIR. */
@@ -186,7 +185,7 @@ export function fallocate(
   const node = writableNode(m, q);
   if (typeof node === "number") return node;
   const fd = m.fds.of(node);
-  const cleared = fault("data.allocate") || clearForUser(m, q, node, fd);
+  const cleared = fault("data.allocate") || clearForUser(m as WritableState, q, node, fd);
   return cleared < 0 ? cleared : fallocateFd(fd, mode, offset, length);
 }
 
@@ -215,7 +214,7 @@ export function copyFileRange(
   if (copied < 0) return copied;
   const target = recordOf(m, toNodeid);
   const to = m.fds.of(target);
-  const cleared = fault("data.copy") || clearForUser(m, q, target, to);
+  const cleared = fault("data.copy") || clearForUser(m as WritableState, q, target, to);
   if (cleared < 0) return cleared;
   const node = m.inodes.get(q.nodeid);
   const row = dataRow(node, q.nodeid);

@@ -1,7 +1,6 @@
 // Owners of the image as a mount shows them: the image's ids moved by the mount's ranges (docs/id-maps.md).
 // Nothing on disk says which map is in force: one image serves every mapping at once.
 // Invariant: an id that is none of the map's is never written anywhere; it is only shown as the overflow id.
-import { Errno } from "../base/errno.js";
 
 /** `count` ids from `image` on in the image are those from `host` on at the mount. */
 export interface IdRange {
@@ -119,7 +118,8 @@ export function ownerProblem(
   return ofGroup === undefined ? undefined : `gid ${gid} ${ofGroup}`;
 }
 
-/** A chown's result: an owner that nobody is shown need not be kept where the process may not, or cannot. */
-export function chownResult(squash: OwnerMap["squash"], result: number): number {
-  return squash !== undefined && (result === -Errno.EPERM || result === -Errno.EINVAL) ? 0 : result;
+/** Why an object of this owner has none at the mount; undefined when it has one, be it one that does not exist here. */
+export function mapProblem({ user, group }: OwnerMap, uid: number, gid: number): string | undefined {
+  if (hostId(user, uid) === UNMAPPED) return `uid ${uid} is not in the map`;
+  return hostId(group, gid) === UNMAPPED ? `gid ${gid} is not in the map` : undefined;
 }

@@ -2,6 +2,7 @@
 // They show the ids of the mount as owners do. What names an id that there is not is left out: nobody can be it.
 // Layouts: include/uapi/linux/posix_acl_xattr.h and include/uapi/linux/capability.h, little-endian.
 import type { Xattr } from "../imgfs/tree.js";
+import { ACL_ENTRY, ACL_GROUP, ACL_HEADER, ACL_USER, isAcl } from "./acl.js";
 import { hostId, idProblem, type OwnerMap, UNMAPPED } from "./id-map.js";
 
 /** A set of xattrs as the mount shows it. */
@@ -30,16 +31,8 @@ interface Rewritten {
   readonly problem?: string;
 }
 
-const ACL_VERSION = 2;
-const ACL_USER = 0x02;
-const ACL_GROUP = 0x08;
-const ACL_HEADER = 4;
-/** tag u16, permissions u16, id u32 */
-const ACL_ENTRY = 8;
-
 function rewriteAcl(owners: OwnerMap, value: Buffer): Rewritten {
-  const wellFormed = value.length >= ACL_HEADER && (value.length - ACL_HEADER) % ACL_ENTRY === 0;
-  if (!wellFormed || value.readUInt32LE(0) !== ACL_VERSION) return { value };
+  if (!isAcl(value)) return { value };
   const out = Buffer.from(value);
   let end = ACL_HEADER;
   let problem: string | undefined;

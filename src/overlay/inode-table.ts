@@ -3,7 +3,9 @@
 // directory have a record, from the lookup that finds them until the kernel forgets them.
 // Invariants: one record per nodeid and per backing inode; a record outlives the records below it; ids above the
 // image's are never given twice.
+import { S_IFDIR, S_IFREG } from "../sys/stat.js";
 import type { Listing } from "./listing.js";
+import type { Override } from "./override.js";
 
 /** What only a directory has. */
 export interface DirectoryPart {
@@ -31,11 +33,15 @@ export interface Node {
   readonly id: number;
   /** The image row it is, or was copied up from; -1 when it was born in the upper directory. */
   readonly row: number;
-  /** S_IFMT bits. */
+  /** S_IFMT bits, as they show. */
   readonly type: number;
   readonly ino: number;
   /** Inode number of the backing object; 0 while it exists in the image only. */
   backing: number;
+  /** What it shows instead of what the backing object has; undefined where that is the same. */
+  override: Override | undefined;
+  /** No capabilities are kept beside the file. */
+  uncapable: boolean;
   /** The image row that the file's data are those of, while the backing file has none of its own; -1 otherwise. */
   dataRow: number;
   /** A place where the backing object is found, undefined when no name of it is known; then `fd` holds it. */
@@ -193,6 +199,8 @@ export function createNode(
 ): Node {
   return {
     ...identity,
+    override: undefined,
+    uncapable: false,
     dataRow: -1,
     parent,
     name,
@@ -205,6 +213,11 @@ export function createNode(
     indexed: false,
     removed: false,
   };
+}
+
+/** S_IFMT bits of the backing object. */
+export function backingType({ type, override }: Node): number {
+  return override === undefined || type === S_IFDIR ? type : S_IFREG;
 }
 
 /** A directory part with nothing known of its contents. */

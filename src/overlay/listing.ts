@@ -9,6 +9,7 @@ import { readDirectory, seekFd } from "../sys/files.js";
 export const DT_UNKNOWN = 0;
 export const DT_CHR = 2;
 export const DT_DIR = 4;
+export const DT_REG = 8;
 
 export interface ListedName {
   readonly name: Name;

@@ -7,7 +7,7 @@ import type { Attr } from "../fuse/operations.js";
 import type { Xattr } from "../imgfs/tree.js";
 import type { Elsewhere, Task } from "../imgfs/work.js";
 import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from "../sys/stat.js";
-import { type OwnerMap, ownerProblem, shownId } from "./id-map.js";
+import { mapProblem, type OwnerMap, ownerProblem, shownId } from "./id-map.js";
 import { type ShownXattrs, showXattrs } from "./id-xattrs.js";
 
 /** One entry of a lower directory; the record is the caller's and is refilled by each call. */
@@ -95,6 +95,8 @@ export interface Lower {
   xattrs(row: number): readonly Xattr[] | undefined;
   /** Why a copy of the row would lose an id; undefined when it would not. */
   idProblem(row: number): string | undefined;
+  /** The same for an id that a copy cannot keep even beside itself. */
+  copyProblem(row: number): string | undefined;
   fillAttr(row: number, attr: Attr): void;
   /** st_blocks: units of 512 bytes in whole blocks of 4 KiB, holes left out, as a copy of the row will have it. */
   blocks(row: number): number;
@@ -198,6 +200,12 @@ export function createLower(tree: LowerTree, devices: boolean, owners?: OwnerMap
       if (owners === undefined || squash !== undefined) return undefined;
       const set = tree.xattrs(row);
       const owner = ownerProblem(owners, tree.uid(row), tree.gid(row));
+      return owner ?? (set === undefined ? undefined : showOnce(owners, set).problem);
+    },
+    copyProblem(row) {
+      if (owners === undefined || squash !== undefined) return undefined;
+      const set = tree.xattrs(row);
+      const owner = mapProblem(owners, tree.uid(row), tree.gid(row));
       return owner ?? (set === undefined ? undefined : showOnce(owners, set).problem);
     },
     find(directory, bytes, start, end) {

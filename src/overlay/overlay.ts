@@ -16,18 +16,21 @@ import { isDots, lookupDots } from "./handles.js";
 import { lowerNamesLeft } from "./hard-links.js";
 import type { OwnerMap } from "./id-map.js";
 import { createDirectoryPart, createNode, InodeTable, type Node } from "./inode-table.js";
+import { completeLeaving } from "./leave-whiteout.js";
 import { link } from "./link.js";
 import { lookup } from "./lookup.js";
 import { createLower, type Lower, type LowerTree } from "./lower.js";
 import { helperThreads } from "./lower-data.js";
 import { indexName } from "./origin.js";
+import type { Overrides } from "./override.js";
 import { createReaddir } from "./readdir.js";
 import { readlink } from "./readlink.js";
 import { rmdir, unlink } from "./remove.js";
 import { rename } from "./rename.js";
+import { overrideOf } from "./resolve.js";
 import { setattr } from "./set-attributes.js";
 import { copyMetadata } from "./staging.js";
-import { createState, type OverlayState } from "./state.js";
+import { createState, type OverlayState, type WritableState } from "./state.js";
 import { statfs } from "./statfs.js";
 import { refuseLostIds } from "./strict-ids.js";
 import { finishRename } from "./swap.js";
@@ -73,7 +76,7 @@ export function createOverlay(options: OverlayOptions): FileSystem {
           ...options,
           upper: options.upper,
           treeRoot: options.image.treeRoot,
-          initializeRoot: (fd) => initializeRoot(options, lower, fd),
+          initializeRoot: (fd, overrides) => initializeRoot(options, lower, fd, overrides),
         });
   if (upper !== undefined) finishInterrupted(upper);
   const m = assemble(options, lower, upper);
@@ -142,10 +145,15 @@ function finishInterrupted(upper: Upper): void {
   }
 }
 
-/** Gives a new upper the image root's owner, mode, xattrs and times; without the right to, it stays the caller's. */
-function initializeRoot({ log, upper }: OverlayOptions, lower: Lower, fd: number): void {
+/** Gives a new upper the image root's owner, mode, xattrs and times. */
+function initializeRoot(
+  { log, upper }: OverlayOptions,
+  lower: Lower,
+  fd: number,
+  overrides: Overrides,
+): void {
   try {
-    copyMetadata(lower, log, 0, fd, fd, noName);
+    copyMetadata(lower, log, overrides, 0, { fd, atFd: fd, name: noName, standsIn: false });
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     log.warn("the upper directory does not look like the image's root", { upper, reason });
@@ -164,7 +172,11 @@ function assemble(options: OverlayOptions, lower: Lower, upper: Upper | undefine
     indexPlace: upper === undefined ? undefined : placeOf(0, upper.indexFd),
   });
   if (upper !== undefined) {
-    m.inodes.add(placeOf(1, upper.rootFd));
+    if (readMarks(upper.rootFd).leaves) completeLeaving(m as WritableState, upper.rootFd);
+    const root = placeOf(1, upper.rootFd);
+    statFd(upper.rootFd, m.stat);
+    root.override = overrideOf(m, upper.rootFd, noName, m.stat);
+    m.inodes.add(root);
     sweepIndex(m, upper);
   }
   return m;

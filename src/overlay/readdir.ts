@@ -10,11 +10,20 @@ import type { DirectorySink, Request, Status } from "../fuse/operations.js";
 
 import { isListedWhiteout, listingOf } from "./directory-names.js";
 import { type DirectoryPart, type Node, upperIno } from "./inode-table.js";
-import { DT_DIR, HASHED_OFFSET_BASE, indexAt, inOrder, isListed, type ListedName } from "./listing.js";
+import {
+  DT_DIR,
+  DT_REG,
+  HASHED_OFFSET_BASE,
+  indexAt,
+  inOrder,
+  isListed,
+  type ListedName,
+} from "./listing.js";
 import { fillEntry, fillFound } from "./lookup.js";
 import type { LowerEntry } from "./lower.js";
-import { find, inoOf, knownRow } from "./resolve.js";
+import { find, inoOf, knownRow, typeInUpper } from "./resolve.js";
 import type { OverlayState } from "./state.js";
+import type { Upper } from "./upper.js";
 
 const FIRST_LOWER = 2;
 const dots = Buffer.from("..");
@@ -144,15 +153,24 @@ function addListed(
     const plain = !mayHaveOrigin && m.upper?.indexRows.has(listed.backing) !== true;
     const ino =
       known !== undefined ? known.ino : plain ? upperIno(listed.backing) : inoOf(m, directory, name);
-    return sink.add(name, 0, name.length, listed.type, ino, next);
+    return sink.add(name, 0, name.length, typeOfListed(m, directory, listed, known), ino, next);
   }
   const id = find(m, directory.id, name, 0, name.length);
   if (id <= 0) return true;
   const filled = fillFound(m, id, sink.entry) === 0;
   if (!filled) sink.entry.nodeid = 0;
   const node = m.inodes.get(id);
-  const added = sink.add(name, 0, name.length, listed.type, node?.ino ?? id, next);
+  const type = node === undefined ? listed.type : node.type >>> 12;
+  const added = sink.add(name, 0, name.length, type, node?.ino ?? id, next);
   if (added && filled) m.inodes.remember(id);
   else if (node !== undefined) m.inodes.settle(node);
   return added;
+}
+
+/** DT_* of a name of the upper directory, as it shows: a file may stand for something else. */
+function typeOfListed(m: OverlayState, directory: Node, listed: ListedName, known: Node | undefined): number {
+  if (known !== undefined) return known.type >>> 12;
+  const { overrides } = m.upper as Upper;
+  if (listed.type !== DT_REG || (!overrides.all && !overrides.devices)) return listed.type;
+  return typeInUpper(m, directory, Buffer.from(listed.name, "latin1"));
 }

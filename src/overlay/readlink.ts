@@ -3,6 +3,7 @@ import { Errno } from "../base/errno.js";
 import type { DataOut, Request, Status } from "../fuse/operations.js";
 import { noName, readlinkAt } from "../sys/files.js";
 import { S_IFLNK, S_IFMT } from "../sys/stat.js";
+import { readTarget } from "./stand-ins.js";
 import type { OverlayState } from "./state.js";
 
 /** FUSE READLINK. */
@@ -18,6 +19,12 @@ export function readlink(m: OverlayState, q: Request, out: DataOut): Status {
     return 0;
   }
   m.fds.trim();
+  if (node.override !== undefined) {
+    const length = readTarget(m.fds.of(node), out.bytes, out.start, out.address, out.capacity);
+    if (length < 0) return length;
+    out.length = length;
+    return 0;
+  }
   const got =
     node.fd >= 0 || node.parent === undefined
       ? readlinkAt(node.fd, noName, out.address, out.capacity)

@@ -28,6 +28,7 @@ import {
 import { fault } from "./fault.js";
 import { coverName } from "./hard-links.js";
 import { type DirectoryPart, GROUP_UNKNOWN, type Node } from "./inode-table.js";
+import { cancelLeaving, finishLeaving, prepareLeaving } from "./leave-whiteout.js";
 import { keepData } from "./metacopy.js";
 import { keepMerged } from "./moved.js";
 import { covers, directoryGone, keepReachable, nameGone, noteAbsence, typeOf } from "./remove.js";
@@ -52,8 +53,9 @@ export function rename(
   flags: number,
 ): Status {
   const state = writable(m);
-  // RENAME_WHITEOUT asks for a device 0:0 that shows, which mknod refuses too.
-  if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) !== 0) return -Errno.EINVAL;
+  const whiteout = (flags & RENAME_WHITEOUT) !== 0;
+  if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT)) !== 0) return -Errno.EINVAL;
+  if (whiteout && (flags & RENAME_EXCHANGE) !== 0) return -Errno.EINVAL;
   if (newName.end - newName.start > NAME_MAX) return -Errno.ENAMETOOLONG;
   const source = find(m, q.nodeid, name.bytes, name.start, name.end);
   if (source <= 0) return source === 0 ? -Errno.ENOENT : source;
@@ -85,8 +87,22 @@ export function rename(
     const other = recordOf(m, target);
     ensureName(state, other, b);
     exchange(state, node, a, other, b);
-  } else move(state, node, a, target, b);
+  } else if (whiteout) moveLeaving(state, q, node, a, target, b);
+  else move(state, node, a, target, b, covers(m, a.directory, a.name));
   return 0;
+}
+
+/** A device 0:0 that shows takes the old name. */
+function moveLeaving(m: WritableState, q: Request, node: Node, a: End, target: number, b: End): void {
+  const leaving = prepareLeaving(m, q, a.directory, a.name);
+  try {
+    move(m, node, a, target, b, true);
+  } catch (cause) {
+    cancelLeaving(m, leaving);
+    throw cause;
+  }
+  const { ino } = finishLeaving(m, leaving);
+  noteName(a.directory, a.name, S_IFCHR, ino);
 }
 
 /** Types and emptiness, as rename(2) has them; EXDEV where directories of the image are not to be redirected. */
@@ -155,14 +171,13 @@ function arrive(m: WritableState, node: Node, from: End, to: End): void {
   if (node.directory !== undefined) node.directory.group = GROUP_UNKNOWN;
 }
 
-function move(m: WritableState, node: Node, a: End, target: number, b: End): void {
+function move(m: WritableState, node: Node, a: End, target: number, b: End, leavesWhiteout: boolean): void {
   const fromFd = m.fds.of(a.directory);
   const toFd = m.fds.of(b.directory);
   const occupied = statAt(toFd, b.name, m.stat) === 0;
   const replaced = target === 0 ? undefined : m.inodes.get(target);
   if (replaced !== undefined && occupied) keepReachable(m, replaced);
   prepareArrival(m, node, b);
-  const leavesWhiteout = covers(m, a.directory, a.name);
   if (replaced?.directory !== undefined && occupied) emptyOut(m, replaced);
   const over: Over = target !== 0 ? (occupied ? "object" : "image") : occupied ? "whiteout" : "nothing";
   check(moveOver(m, fromFd, a, toFd, b, leavesWhiteout, node, over), "rename in the upper directory");

@@ -2,16 +2,20 @@
 // the upper gets a record here, one that is only in the image gets none.
 // Invariant: a directory without a record has nothing in the upper directory, nor has anything below it, because the
 // kernel reaches it only through its parents.
+import { displayName, nameOf } from "../base/bytes.js";
 import { Errno } from "../base/errno.js";
-import { closeFd, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, openAt } from "../sys/files.js";
+import { closeFd, noName, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, openAt } from "../sys/files.js";
 import { check } from "../sys/libc.js";
 import { S_IFDIR, S_IFMT, type Stat, statAt } from "../sys/stat.js";
 import { createDirectoryPart, createNode, type DirectoryPart, type Node, upperIno } from "./inode-table.js";
+import { completeLeaving } from "./leave-whiteout.js";
+import { DT_UNKNOWN } from "./listing.js";
 import { nameKey } from "./lower.js";
 import { foreignDataRow, mayLackData } from "./metacopy.js";
 import { indexName, type Origin, readIndexedOrigin, readOrigin } from "./origin.js";
+import { applyOverride, type Override, readOverride } from "./override.js";
 import { resolveRedirect } from "./redirect.js";
-import type { OverlayState } from "./state.js";
+import type { OverlayState, WritableState } from "./state.js";
 import type { Upper } from "./upper.js";
 import { type DirectoryMarks, isWhiteout, mayHoldXattrWhiteouts, readMarks } from "./whiteout.js";
 
@@ -58,16 +62,40 @@ export function knownRow(m: OverlayState, upper: Upper, row: number): number {
   return row + 1;
 }
 
+/**
+ * What an object of the upper directory shows instead of `stat`, which then says so; undefined where it is the same. With
+ * an empty name that is the object open at `directoryFd`.
+ */
+export function overrideOf(
+  m: OverlayState,
+  directoryFd: number,
+  name: Uint8Array,
+  stat: Stat,
+): Override | undefined {
+  const { overrides } = m.upper as Upper;
+  if (!overrides.all && !overrides.devices) return undefined;
+  const override = readOverride(overrides, directoryFd, name, stat, (value) =>
+    m.log.warn("an owner and mode kept beside an object make no sense: ignored", {
+      object: displayName(nameOf(name)),
+      value: displayName(nameOf(value.subarray(0, 100))),
+    }),
+  );
+  if (override !== undefined) applyOverride(override, stat);
+  return override;
+}
+
 /** Makes the record of a row's copy from its link in the index alone. */
 function adoptIndexed(m: OverlayState, upper: Upper, row: number): void {
   const { stat } = m;
   check(statAt(upper.indexFd, indexName(row), stat), `index entry ${row}`);
+  const override = overrideOf(m, upper.indexFd, indexName(row), stat);
   const type = stat.mode & S_IFMT;
   const node = createNode(
     { id: row + 1, row, type, ino: row + 1, backing: stat.ino, directory: undefined },
     m.indexPlace,
     indexName(row),
   );
+  node.override = override;
   node.indexed = true;
   node.dataRow = readIndexedOrigin(m, upper, row, stat);
   m.inodes.add(node);
@@ -100,6 +128,7 @@ function adopt(m: OverlayState, directory: Node, name: Uint8Array, stat: Stat): 
 }
 
 function adoptObject(m: OverlayState, directory: Node, name: Uint8Array, stat: Stat): Node {
+  const override = overrideOf(m, m.fds.of(directory), name, stat);
   const { row, dataRow } = originOf(m, directory, name, stat);
   const claimed = row >= 0 && m.inodes.get(row + 1) === undefined;
   const node = createNode(
@@ -114,6 +143,7 @@ function adoptObject(m: OverlayState, directory: Node, name: Uint8Array, stat: S
     directory,
     Buffer.from(name),
   );
+  node.override = override;
   node.dataRow = dataRow;
   node.indexed = claimed && m.upper?.indexRows.get(stat.ino) === row;
   m.inodes.add(node);
@@ -147,6 +177,8 @@ function adoptDirectory(m: OverlayState, directory: Node, name: Uint8Array, stat
     "open in the upper directory",
   );
   const marks = readMarks(fd);
+  if (marks.leaves) completeLeaving(m as WritableState, fd);
+  const override = overrideOf(m, fd, noName, stat);
   let row = mergedRow(m, directory, name, marks);
   const claimed = row >= 0 && m.inodes.get(row + 1) === undefined;
   // Two directories with one directory of the image below would share what is in it: the second goes without.
@@ -170,6 +202,7 @@ function adoptDirectory(m: OverlayState, directory: Node, name: Uint8Array, stat
     directory,
     Buffer.from(name),
   );
+  node.override = override;
   m.inodes.add(node);
   m.fds.hold(node, fd);
   return node;
@@ -183,6 +216,7 @@ export function inoOf(m: OverlayState, directory: Node, name: Uint8Array): numbe
   const known = m.inodes.withBacking(stat.ino);
   if (known !== undefined) return known.ino;
   if ((stat.mode & S_IFMT) !== S_IFDIR) {
+    overrideOf(m, directoryFd, name, stat);
     const { row } = originOf(m, directory, name, stat);
     return row >= 0 && m.inodes.get(row + 1) === undefined ? row + 1 : upperIno(stat.ino);
   }
@@ -192,4 +226,13 @@ export function inoOf(m: OverlayState, directory: Node, name: Uint8Array): numbe
   const row = mergedRow(m, directory, name, readMarks(fd));
   closeFd(fd);
   return row >= 0 && m.inodes.get(row + 1) === undefined ? row + 1 : upperIno(ino);
+}
+
+/** DT_* of a name in the upper directory, as it shows, without making a record; DT_UNKNOWN when it is gone. */
+export function typeInUpper(m: OverlayState, directory: Node, name: Uint8Array): number {
+  const directoryFd = m.fds.of(directory);
+  const { stat } = m;
+  if (statAt(directoryFd, name, stat) < 0) return DT_UNKNOWN;
+  overrideOf(m, directoryFd, name, stat);
+  return (stat.mode & S_IFMT) >>> 12;
 }

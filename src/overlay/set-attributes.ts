@@ -1,6 +1,5 @@
 // Changes of mode, owner, size and times. The object is copied up first; then each change is made on the backing
 // object, in the order chown, chmod, size, times, because each may undo what an earlier one set.
-import { Errno } from "../base/errno.js";
 import {
   type AttrReply,
   FATTR_ATIME,
@@ -21,21 +20,13 @@ import { UTIME_NOW, UTIME_OMIT } from "../sys/files.js";
 import { overridesModes } from "../sys/process.js";
 import { S_IFLNK, S_IFREG } from "../sys/stat.js";
 import { fillAttr, fillNodeAttr } from "./attributes.js";
-import {
-  chmodBacking,
-  chownBacking,
-  KEEP_ID,
-  removeBackingXattr,
-  utimesBacking,
-} from "./backing-metadata.js";
+import { KEEP_ID, utimesBacking } from "./backing-metadata.js";
 import { copyUp, copyUpData } from "./copy-up.js";
 import { fault } from "./fault.js";
 import { resize, truncate } from "./file-io.js";
-import { chownResult } from "./id-map.js";
 import { GROUP_UNKNOWN, type Node } from "./inode-table.js";
-import { type OverlayState, recordOf, writable } from "./state.js";
-
-const capabilities = Buffer.from("security.capability");
+import { changeMode, changeOwner, dropCapabilities } from "./owners.js";
+import { type OverlayState, recordOf, type WritableState, writable } from "./state.js";
 
 /** FUSE SETATTR. */
 export function setattr(m: OverlayState, q: Request, set: SetAttr, out: AttrReply): Status {
@@ -53,24 +44,24 @@ export function setattr(m: OverlayState, q: Request, set: SetAttr, out: AttrRepl
       : copyUp(state, q, q.nodeid);
   if (copied < 0) return copied;
   const node = recordOf(m, q.nodeid);
-  const result = cuts ? changeTimes(m, node, set, valid) : change(m, node, set, valid);
+  const result = cuts ? changeTimes(m, node, set, valid) : change(state, node, set, valid);
   if (result < 0) return result;
   out.attrTimeout = Infinity;
   return fillNodeAttr(m, node, out.attr);
 }
 
-function change(m: OverlayState, node: Node, set: SetAttr, valid: number): Status {
+function change(m: WritableState, node: Node, set: SetAttr, valid: number): Status {
   if (node.directory !== undefined) node.directory.group = GROUP_UNKNOWN;
-  if (valid === 0) return killCapabilities(m, node);
+  // Nothing to set is how the kernel asks for this before a write, and how chown(-1, -1) arrives.
+  if (valid === 0) return node.type === S_IFREG ? dropCapabilities(m, node) : 0;
   if ((valid & (FATTR_UID | FATTR_GID)) !== 0) {
     const uid = (valid & FATTR_UID) !== 0 ? set.uid : KEEP_ID;
     const gid = (valid & FATTR_GID) !== 0 ? set.gid : KEEP_ID;
-    const result =
-      fault("attributes.owner") || chownResult(m.lower.squash, chownBacking(m.fds, node, uid, gid));
+    const result = fault("attributes.owner") || changeOwner(m, node, uid, gid);
     if (result < 0) return result;
   }
   if ((valid & FATTR_MODE) !== 0 && node.type !== S_IFLNK) {
-    const result = fault("attributes.mode") || chmodBacking(m.fds, node, set.mode & 0o7777);
+    const result = fault("attributes.mode") || changeMode(m, node, set.mode & 0o7777);
     if (result < 0) return result;
     if (!overridesModes && (set.mode & 0o200) !== 0) m.fds.widen(node);
   }
@@ -79,13 +70,6 @@ function change(m: OverlayState, node: Node, set: SetAttr, valid: number): Statu
     if (result < 0) return result;
   }
   return changeTimes(m, node, set, valid);
-}
-
-/** Nothing to set is how the kernel asks for this before a write, and how chown(-1, -1) arrives. */
-function killCapabilities(m: OverlayState, node: Node): Status {
-  if (node.type !== S_IFREG) return 0;
-  const removed = removeBackingXattr(m.fds, node, capabilities);
-  return removed === -Errno.ENODATA || removed === -Errno.EOPNOTSUPP ? 0 : removed;
 }
 
 function changeTimes(m: OverlayState, node: Node, set: SetAttr, valid: number): Status {

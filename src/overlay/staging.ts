@@ -21,16 +21,18 @@ import {
   utimesAt,
 } from "../sys/files.js";
 import { check } from "../sys/libc.js";
-import { changesOwners, overridesModes } from "../sys/process.js";
 import { emptyStat, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, statFd } from "../sys/stat.js";
 import { writeXattrAt, writeXattrFd } from "../sys/xattr.js";
 import { withoutSuidgid } from "./backing-metadata.js";
 import { copyData } from "./copy-data.js";
 import { fault } from "./fault.js";
-import { chownResult } from "./id-map.js";
+import { isRefusedXattr, mayBeKept, removeKept, writeKept } from "./kept-xattrs.js";
 import type { Lower } from "./lower.js";
 import { markMetadataOnly } from "./metacopy.js";
 import { writeOrigin } from "./origin.js";
+import { isRefusal, type Override, type Overrides, writeOverride } from "./override.js";
+import { accessAcl, beginOverride, capabilities, isBeyondUs } from "./owners.js";
+import { stageStandIn } from "./stand-ins.js";
 import type { WritableState } from "./state.js";
 import { claimTree, removeTemporary, temporaryName } from "./upper.js";
 import { storedName } from "./xattr-names.js";
@@ -39,7 +41,10 @@ export interface Staged {
   readonly name: Buffer;
   /** A descriptor of the staged object; O_PATH for what is not a file. */
   readonly fd: number;
+  /** It is to be a regular file. */
   readonly file: boolean;
+  /** What it will show instead of what its filesystem says. */
+  override: Override | undefined;
 }
 
 /** Makes an empty object of a row's type. Throws FsError. */
@@ -52,17 +57,36 @@ export function createStaged(m: WritableState, row: number): Staged {
     const flags = O_CREAT | O_EXCL | O_RDWR;
     const created = fault("copy-up.stage") || openAt(upper.temporaryFd, name, flags, 0o600);
     const fd = check(created, "create in the work directory");
-    return { name, fd, file: true };
+    return { name, fd, file: true, override: undefined };
   }
+  const target = type === S_IFLNK ? tree.symlinkTarget(row) : undefined;
   const made =
     fault("copy-up.stage") ||
-    (type === S_IFLNK
-      ? symlinkAt(tree.symlinkTarget(row), upper.temporaryFd, name)
+    (target !== undefined
+      ? symlinkAt(target, upper.temporaryFd, name)
       : mknodAt(upper.temporaryFd, name, type | 0o600, tree.rdev(row)));
+  const owned = made < 0 ? made : chownAt(upper.temporaryFd, name, m.lower.uid(row), m.lower.gid(row));
+  if (isRefusal(owned) && (made < 0 || m.lower.squash === undefined)) {
+    if (made === 0) removeTemporary(upper, name);
+    return stagedStandIn(m, row, target);
+  }
   check(made, "create in the work directory");
   const fd = openAt(upper.temporaryFd, name, O_PATH | O_NOFOLLOW);
   if (fd < 0) removeTemporary(upper, name);
-  return { name, fd: check(fd, "open in the work directory"), file: false };
+  return { name, fd: check(fd, "open in the work directory"), file: false, override: undefined };
+}
+
+/** What cannot be had with its owner and kind is kept as a file that stands for it. Throws FsError. */
+function stagedStandIn(m: WritableState, row: number, target: Uint8Array | undefined): Staged {
+  const mode = target === undefined ? m.lower.tree.mode(row) : S_IFLNK | 0o777;
+  const override = { ...ownerOf(m.lower, row), mode, rdev: m.lower.tree.rdev(row) };
+  const staged = stageStandIn(m, override, target);
+  if (typeof staged === "number") throw new FsError(-staged, "create in the work directory");
+  return { ...staged, file: false, override };
+}
+
+function ownerOf(lower: Lower, row: number): { uid: number; gid: number } {
+  return { uid: lower.uid(row), gid: lower.gid(row) };
 }
 
 /** Copies into it what the row has: of a file the first `limit` bytes. Throws FsError. */
@@ -89,11 +113,20 @@ export interface Cut {
 }
 
 /** Does to a staged file, which has the size already, what else truncate(2) does. Throws FsError. */
-export function cutStaged(m: WritableState, row: number, { fd }: Staged, { kill }: Cut): void {
+export function cutStaged(m: WritableState, row: number, staged: Staged, { kill }: Cut): void {
+  const { fd, override } = staged;
   const stat = emptyStat();
   check(statFd(fd, stat), "stat in the work directory");
-  if (kill && withoutSuidgid(stat.mode) !== stat.mode) {
-    check(chmodFd(fd, withoutSuidgid(stat.mode) & 0o7777), "chmod of a copy");
+  const { mode } = override ?? stat;
+  const kept = withoutSuidgid(mode);
+  if (m.upper.overrides.all) removeKept(fd, capabilities);
+  if (kill && kept !== mode) {
+    staged.override = override === undefined ? undefined : { ...override, mode: kept };
+    const changed =
+      staged.override === undefined
+        ? chmodFd(fd, kept & 0o7777)
+        : writeOverride(m.upper.overrides, fd, staged.override);
+    check(changed, "chmod of a copy");
     m.services?.invalidateInode(row + 1, -1, 0);
   }
   check(fault("copy-up.cut") || truncateFd(fd, stat.size), "truncation of a copy");
@@ -110,7 +143,13 @@ export function finishStaged(m: WritableState, row: number, staged: Staged, meta
   // What cannot carry an origin is known by its row in the index alone, and rows are those of one image.
   if (staged.file) check(writeOrigin(m, staged.fd, row, metadataOnly), "origin of a file");
   else check(claimTree(m.upper, m.lower.tree.treeRoot), "mark of the upper directory");
-  copyMetadata(m.lower, m.log, row, staged.fd, m.upper.temporaryFd, staged.name);
+  const at = {
+    fd: staged.fd,
+    atFd: m.upper.temporaryFd,
+    name: staged.name,
+    standsIn: staged.override !== undefined,
+  };
+  staged.override = copyMetadata(m.lower, m.log, m.upper.overrides, row, at) ?? staged.override;
 }
 
 export function discardStaged(m: WritableState, staged: Staged): void {
@@ -120,60 +159,102 @@ export function discardStaged(m: WritableState, staged: Staged): void {
 
 /** Throws EOVERFLOW, as the kernel's overlayfs does, where a copy of the row would lose an id of the image. */
 export function checkIds(lower: Lower, row: number): void {
-  const problem = lower.idProblem(row);
+  const problem = lower.copyProblem(row);
   if (problem !== undefined) throw new FsError(Errno.EOVERFLOW, problem);
 }
 
-/**
- * The permissions of a copy. Without the right to give it its owner it stays the mounting user's, and then, as `cp -p`
- * has it, without setuid and setgid: those were the owner's to grant. A process that modes bind keeps its directories
- * usable for itself, or nothing below could be copied up any more.
- */
-function copiedMode(mode: number, owned: boolean): number {
-  const permissions = mode & (owned ? 0o7777 : 0o1777);
-  return overridesModes || (mode & S_IFMT) !== S_IFDIR ? permissions : permissions | 0o700;
+/** An object on its way to be a copy. */
+export interface Target {
+  /** A descriptor of it; O_PATH for what is neither file nor directory. */
+  readonly fd: number;
+  /** It is `name` in `atFd`, or `atFd` itself when the name is empty. */
+  readonly atFd: number;
+  readonly name: Uint8Array;
+  /** It is a file that stands for something else, and has its override. */
+  readonly standsIn: boolean;
 }
 
 /**
- * Owner, mode, xattrs and times of a row, as the mount shows them, onto the object open at `fd`, which is `name` in
- * `atFd` (or `atFd` itself when the name is empty). The order matters: chown clears bits and xattrs. Throws FsError.
+ * Owner, mode, xattrs and times of a row, as the mount shows them, onto an object. The order matters: chown clears bits
+ * and xattrs. The override that it had to be given, or undefined. Throws FsError.
  */
 export function copyMetadata(
   lower: Lower,
   log: Logger,
+  overrides: Overrides,
   row: number,
-  fd: number,
-  atFd: number,
-  name: Uint8Array,
-): void {
-  const { tree } = lower;
+  target: Target,
+): Override | undefined {
   checkIds(lower, row);
-  const mode = tree.mode(row);
-  const type = mode & S_IFMT;
-  const openFile = type === S_IFREG || type === S_IFDIR;
-  const owned = fault("copy-up.owner") || chownAt(atFd, name, lower.uid(row), lower.gid(row));
-  if (owned !== -Errno.EPERM || changesOwners) check(chownResult(lower.squash, owned), "chown of a copy");
-  const permissions = copiedMode(mode, owned === 0);
+  const override = target.standsIn ? undefined : copyOwner(lower, overrides, row, target);
+  copyXattrs(lower, log, overrides, row, target, override !== undefined);
+  const seconds = lower.tree.mtimeSec(row);
+  const nanoseconds = lower.tree.mtimeNsec(row);
+  const { atFd, name } = target;
+  const timed = fault("copy-up.times") || utimesAt(atFd, name, seconds, nanoseconds, seconds, nanoseconds);
+  check(timed, "times of a copy");
+  return override;
+}
+
+function copyOwner(
+  lower: Lower,
+  overrides: Overrides,
+  row: number,
+  { fd, atFd, name }: Target,
+): Override | undefined {
+  const mode = lower.tree.mode(row);
+  const owner = ownerOf(lower, row);
+  const owned = fault("copy-up.owner") || chownAt(atFd, name, owner.uid, owner.gid);
+  const refused = isRefusal(owned);
+  if (!refused) check(owned, "chown of a copy");
+  if ((refused && lower.squash === undefined) || isBeyondUs(mode)) {
+    const override = { ...owner, mode, rdev: 0 };
+    const kept = beginOverride(overrides, fd, override);
+    check(kept < 0 && refused ? owned : kept, "owner of a copy");
+    return override;
+  }
+  // Setuid and setgid were the owner's to grant.
+  const permissions = mode & (refused ? 0o1777 : 0o7777);
   const moded =
     fault("copy-up.mode") ||
-    (openFile ? chmodFd(fd, permissions) : type === S_IFLNK ? 0 : chmodAt(atFd, name, permissions));
+    (isOpenFile(mode)
+      ? chmodFd(fd, permissions)
+      : (mode & S_IFMT) === S_IFLNK
+        ? 0
+        : chmodAt(atFd, name, permissions));
   check(moded, "chmod of a copy");
+  return undefined;
+}
+
+function isOpenFile(mode: number): boolean {
+  const type = mode & S_IFMT;
+  return type === S_IFREG || type === S_IFDIR;
+}
+
+function copyXattrs(
+  lower: Lower,
+  log: Logger,
+  overrides: Overrides,
+  row: number,
+  { fd, atFd, name, standsIn }: Target,
+  overridden: boolean,
+): void {
+  const byFd = standsIn || isOpenFile(lower.tree.mode(row));
   for (const xattr of lower.xattrs(row) ?? []) {
     const stored = storedName(xattr.name);
-    if (stored === undefined) {
-      log.debug("xattr whose name is too long for the upper directory", { row, xattr: xattr.name });
-      continue;
+    const keeps = byFd && mayBeKept(xattr.name);
+    const keep = (): number => writeKept(overrides, fd, xattr.name, xattr.value);
+    let result = -Errno.EOPNOTSUPP as number;
+    if (overridden && xattr.name === accessAcl) result = keep();
+    else if (stored !== undefined) {
+      const key = bytesOf(stored);
+      result =
+        fault("copy-up.xattr") ||
+        (byFd ? writeXattrFd(fd, key, xattr.value) : writeXattrAt(atFd, name, key, xattr.value));
+      if (isRefusedXattr(result) && keeps) result = keep();
     }
-    const key = bytesOf(stored);
-    const result =
-      fault("copy-up.xattr") ||
-      (openFile ? writeXattrFd(fd, key, xattr.value) : writeXattrAt(atFd, name, key, xattr.value));
     if (result === -Errno.EOPNOTSUPP || result === -Errno.EPERM) {
       log.debug("xattr not kept by the upper directory", { row, xattr: xattr.name });
     } else check(result, `xattr ${xattr.name} of a copy`);
   }
-  const seconds = tree.mtimeSec(row);
-  const nanoseconds = tree.mtimeNsec(row);
-  const timed = fault("copy-up.times") || utimesAt(atFd, name, seconds, nanoseconds, seconds, nanoseconds);
-  check(timed, "times of a copy");
 }

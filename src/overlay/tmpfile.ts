@@ -1,13 +1,13 @@
 // O_TMPFILE: a file of the upper directory without a name, which link(2) may give it later.
 import { FOPEN_KEEP_CACHE } from "../fuse/abi.js";
 import type { Entry, Open, Request, Status } from "../fuse/operations.js";
-import { chmodFd, chownAt, closeFd, noName, O_EXCL, O_RDWR, O_TMPFILE, openAt } from "../sys/files.js";
-import { check } from "../sys/libc.js";
-import { emptyStat, S_IFREG, statFd } from "../sys/stat.js";
-import { answer, directoryFor, inheritedGroup, makeAs } from "./create.js";
+import { closeFd, noName, O_EXCL, O_RDWR, O_TMPFILE, openAt } from "../sys/files.js";
+import { emptyStat, S_IFREG } from "../sys/stat.js";
+import { answer, directoryFor, makeAs } from "./create.js";
 import { fault } from "./fault.js";
-import { chownResult } from "./id-map.js";
-import { createNode, type DirectoryPart, NO_GROUP, upperIno } from "./inode-table.js";
+import { createNode, type DirectoryPart, upperIno } from "./inode-table.js";
+import { settleNew, usableMode } from "./new-owner.js";
+import type { Override } from "./override.js";
 import { type OverlayState, writable } from "./state.js";
 
 const noNameView = { bytes: new Uint8Array(0), start: 0, end: 0 };
@@ -31,19 +31,13 @@ export function tmpfile(
   const directoryFd = m.fds.of(directory);
   // With O_EXCL it never gets a name, which is the backing filesystem's to see to.
   const opened = O_TMPFILE | O_RDWR | (flags & O_EXCL);
-  const fd = fault("tmpfile.make") || makeAs(q, () => openAt(directoryFd, here, opened, exact));
+  const usable = usableMode(S_IFREG, exact);
+  const fd = fault("tmpfile.make") || makeAs(q, () => openAt(directoryFd, here, opened, usable));
   if (fd < 0) return fd;
   const stat = emptyStat();
+  let override: Override | undefined;
   try {
-    check(statFd(fd, stat), "stat of a new file");
-    const group = inheritedGroup(state, directory);
-    const gid = group === NO_GROUP ? q.gid : group;
-    if (stat.uid !== q.uid || stat.gid !== gid) {
-      const owned = fault("tmpfile.owner") || chownResult(m.lower.squash, chownAt(fd, noName, q.uid, gid));
-      check(owned, "owner of a new file");
-    }
-    if (!defaultAcl) check(fault("tmpfile.mode") || chmodFd(fd, exact), "mode of a new file");
-    check(statFd(fd, stat), "stat of a new file");
+    override = settleNew(state, q, directory, { atFd: fd, name: noName, fd }, exact, stat);
   } catch (cause) {
     closeFd(fd);
     throw cause;
@@ -60,6 +54,7 @@ export function tmpfile(
     undefined,
     Buffer.alloc(0),
   );
+  node.override = override;
   node.removed = true;
   node.opens++;
   m.inodes.add(node);

@@ -40,8 +40,8 @@ import { check } from "../sys/libc.js";
 import { allocatePages } from "../sys/memory.js";
 import { emptyStat, S_IFCHR, S_IFDIR, S_IFMT, statAt, statFd } from "../sys/stat.js";
 import { readXattrFd, removeXattrFd, writeXattrFd } from "../sys/xattr.js";
-
 import { fault } from "./fault.js";
+import { type Overrides, readOverrides } from "./override.js";
 
 const LAYOUT = "imgfs upper 1";
 const upperMark = Buffer.from("user.imgfs.upper");
@@ -67,6 +67,8 @@ export interface Upper {
   readonly renameWhiteouts: boolean;
   /** trusted. xattrs can be set. */
   readonly trustedXattrs: boolean;
+  /** What may show another owner, mode or kind than its backing object has. */
+  readonly overrides: Overrides;
   /** Image row to backing inode, and back, of what WORK/index holds. */
   readonly index: Map<number, number>;
   readonly indexRows: Map<number, number>;
@@ -88,7 +90,7 @@ export interface UpperOptions {
   readonly redirects?: boolean | undefined;
   readonly metacopy?: boolean | undefined;
   /** Gives the root of an upper that has never been used what the image says of its root. May throw FsError. */
-  initializeRoot(fd: number): void;
+  initializeRoot(fd: number, overrides: Overrides): void;
 }
 
 /** A name in the workdir's tmp that no other has. */
@@ -106,7 +108,8 @@ export function openUpper(options: UpperOptions): Upper {
     checkPlaces(options.upper, work, rootFd, workFd);
     lock(rootFd, `upper directory ${options.upper}`);
     lock(workFd, `work directory ${work}`);
-    const identity = readIdentity(options, rootFd);
+    const overrides = readOverrides(rootFd);
+    const identity = readIdentity(options, rootFd, overrides);
     const tree = readTree(options, rootFd);
     prepareWork(work, workFd, identity);
     const temporaryFd = subdirectory(workFd, "tmp", work, opened);
@@ -128,6 +131,7 @@ export function openUpper(options: UpperOptions): Upper {
       redirects: options.redirects ?? true,
       metacopy: options.metacopy ?? true,
       ...probe(temporaryFd),
+      overrides,
       index,
       indexRows,
       lonely,
@@ -196,7 +200,11 @@ function lock(fd: number, what: string): void {
 }
 
 /** The identity in the upper's mark; a new one for an upper without. */
-function readIdentity({ upper: path, initializeRoot }: UpperOptions, rootFd: number): string {
+function readIdentity(
+  { upper: path, initializeRoot }: UpperOptions,
+  rootFd: number,
+  overrides: Overrides,
+): string {
   const mark = readXattrFd(rootFd, upperMark);
   if (typeof mark !== "number") {
     const [layout, identity] = split(mark.toString());
@@ -209,7 +217,7 @@ function readIdentity({ upper: path, initializeRoot }: UpperOptions, rootFd: num
   // What others have made keeps its root as it is.
   if (isEmpty(rootFd)) {
     check(fault("setup.root"), `upper directory ${path}`);
-    initializeRoot(rootFd);
+    initializeRoot(rootFd, overrides);
   }
   const identity = randomBytes(8).toString("hex");
   const text = Buffer.from(`${LAYOUT}:${identity}`);

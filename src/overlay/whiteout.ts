@@ -29,6 +29,8 @@ const trustedWhiteout = Buffer.from("trusted.overlay.whiteout");
 const whiteoutsMark = Buffer.from("user.imgfs.whiteouts");
 const impureMark = Buffer.from("user.imgfs.impure");
 const impureMarks = ["user.imgfs.impure", "trusted.overlay.impure", "user.overlay.impure"];
+/** The directory mark of leave-whiteout.ts. */
+export const leavesMark = "user.imgfs.leaves";
 const defaultAcl = "system.posix_acl_default";
 const yes = Buffer.from("y");
 const hasXattrWhiteouts = Buffer.from("x");
@@ -56,6 +58,8 @@ export function mayHoldXattrWhiteouts(upper: Upper | undefined, marked: boolean)
 export interface DirectoryMarks {
   opaque: boolean;
   xattrWhiteouts: boolean;
+  /** A whiteout in it is to become a device (leave-whiteout.ts). */
+  leaves: boolean;
   impure: boolean;
   defaultAcl: boolean;
   /** Where in the image what is merged below lies, when not at the directory's own place. */
@@ -67,6 +71,7 @@ export function readMarks(fd: number): DirectoryMarks {
   const marks: DirectoryMarks = {
     opaque: false,
     xattrWhiteouts: false,
+    leaves: false,
     impure: false,
     defaultAcl: false,
     redirect: undefined,
@@ -76,6 +81,7 @@ export function readMarks(fd: number): DirectoryMarks {
   const names = list.toString("latin1").split("\0");
   marks.redirect = readRedirect(fd, names);
   for (const name of names) {
+    if (name === leavesMark) marks.leaves = true;
     if (name === defaultAcl) marks.defaultAcl = true;
     if (impureMarks.includes(name)) marks.impure = true;
     if (name === "user.imgfs.whiteouts") marks.xattrWhiteouts = true;

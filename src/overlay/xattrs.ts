@@ -5,18 +5,14 @@ import { bytesOf, type Name, nameOf } from "../base/bytes.js";
 import { Errno } from "../base/errno.js";
 import type { DataIn, DataOut, NameView, Request, Status } from "../fuse/operations.js";
 import { mayUseTrusted } from "../sys/process.js";
-import { S_IFMT, S_IFREG, S_ISGID } from "../sys/stat.js";
-import {
-  backingXattrNames,
-  chmodBacking,
-  getBackingXattr,
-  removeBackingXattr,
-  setBackingXattr,
-  statBacking,
-} from "./backing-metadata.js";
+import { S_IFREG, S_ISGID } from "../sys/stat.js";
+import { backingXattrNames, getBackingXattr, statBacking } from "./backing-metadata.js";
 import { copyUp } from "./copy-up.js";
 import { fault } from "./fault.js";
+import { nameKept } from "./kept-xattrs.js";
 import { lowerXattr } from "./lower.js";
+import { hidesNative, keptXattr, mayHaveKept, removeOwnedXattr, setOwnedXattr } from "./owned-xattrs.js";
+import { changeMode, shownMode } from "./owners.js";
 import { type OverlayState, recordOf, writable } from "./state.js";
 import { shownName, storedName } from "./xattr-names.js";
 
@@ -38,6 +34,11 @@ export function getxattr(m: OverlayState, q: Request, name: NameView, out: DataO
     return value === undefined ? -Errno.ENODATA : answer(value, out);
   }
   m.fds.trim();
+  if (mayHaveKept(m, node, key)) {
+    const kept = keptXattr(m, node, key);
+    if (typeof kept !== "number") return answer(kept, out);
+    if (kept !== -Errno.ENODATA || hidesNative(node, key)) return kept;
+  }
   const stored = storedName(key);
   if (stored === undefined) return -Errno.ENODATA;
   const result = getBackingXattr(m.fds, node, storedBytes(key, stored, name), out.address, out.capacity);
@@ -73,12 +74,12 @@ export function listxattr(m: OverlayState, q: Request, out: DataOut): Status {
   m.fds.trim();
   const names = backingXattrNames(m.fds, node);
   if (typeof names === "number") return names;
-  const stored = nameOf(names).split("\0").slice(0, -1) as Name[];
-  return answerNames(
-    q,
-    stored.map(shownName).filter((name) => name !== undefined),
-    out,
-  );
+  const shown = new Set<Name>();
+  for (const stored of nameOf(names).split("\0").slice(0, -1) as Name[]) {
+    const name = nameKept(stored) ?? (hidesNative(node, stored) ? undefined : shownName(stored));
+    if (name !== undefined) shown.add(name);
+  }
+  return answerNames(q, [...shown], out);
 }
 
 function answerNames(q: Request, names: readonly Name[], out: DataOut): Status {
@@ -110,12 +111,11 @@ export function setxattr(
   if (copied < 0) return copied;
   const node = recordOf(m, q.nodeid);
   const bytes = storedBytes(key, stored, name);
-  const result =
-    fault("attributes.xattr") || setBackingXattr(m.fds, node, bytes, value.address, value.length, flags);
+  const result = fault("attributes.xattr") || setOwnedXattr(state, node, key, bytes, value, flags);
   if (result < 0) return result;
   if (key === DEFAULT_ACL && node.directory !== undefined) node.directory.defaultAcl = true;
-  if (killSgid && statBacking(m.fds, node, m.stat) === 0 && (m.stat.mode & S_IFMT) === S_IFREG) {
-    return chmodBacking(m.fds, node, m.stat.mode & 0o7777 & ~S_ISGID);
+  if (killSgid && node.type === S_IFREG && statBacking(m.fds, node, m.stat) === 0) {
+    return changeMode(state, node, shownMode(node, m.stat) & 0o7777 & ~S_ISGID);
   }
   return 0;
 }
@@ -137,7 +137,7 @@ export function removexattr(m: OverlayState, q: Request, name: NameView): Status
   if (stored === undefined) return -Errno.ENODATA;
   const record = recordOf(m, q.nodeid);
   const result =
-    fault("attributes.remove-xattr") || removeBackingXattr(m.fds, record, storedBytes(key, stored, name));
+    fault("attributes.remove-xattr") || removeOwnedXattr(state, record, key, storedBytes(key, stored, name));
   if (result === 0 && key === DEFAULT_ACL && record.directory !== undefined) {
     record.directory.defaultAcl = false;
   }

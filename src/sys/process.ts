@@ -39,34 +39,34 @@ export function asOwner(uid: number, gid: number, call: () => number): number {
   }
 }
 
-const CAP_CHOWN = 0n;
 const CAP_DAC_OVERRIDE = 1n;
+const CAP_FSETID = 4n;
 const CAP_SYS_ADMIN = 21n;
 
-/** Whether this process may give files to others (capabilities(7)). */
-export const changesOwners: boolean = hasCapability(CAP_CHOWN);
 /** Whether modes do not bind this process: it may read and write what they forbid (capabilities(7)). */
 export const overridesModes: boolean = hasCapability(CAP_DAC_OVERRIDE);
 
 /** The user namespace that the system starts with (include/linux/proc_ns.h, PROC_USER_INIT_INO). */
 const INITIAL_USER_NAMESPACE = "user:[4026531837]";
 
-/**
- * Whether a thread may use trusted. xattrs: that takes CAP_SYS_ADMIN over the whole system (xattr(7)). False for one of
- * which this process may not know.
- */
-export function mayUseTrusted(pid: number | "self"): boolean {
+/** Whether writing to a file leaves its setuid and setgid bits to this process, which takes a right over the whole system. */
+export const keepsSetuid: boolean = hasCapability(CAP_FSETID) && isInitialNamespace("self");
+
+function isInitialNamespace(pid: number | "self"): boolean {
   try {
-    return (
-      hasCapability(CAP_SYS_ADMIN, pid) && readlinkSync(`/proc/${pid}/ns/user`) === INITIAL_USER_NAMESPACE
-    );
+    return readlinkSync(`/proc/${pid}/ns/user`) === INITIAL_USER_NAMESPACE;
   } catch {
     return false;
   }
 }
 
-/** Whether this process may. */
-export const usesTrusted: boolean = mayUseTrusted("self");
+/**
+ * Whether a thread may use trusted. xattrs: that takes CAP_SYS_ADMIN over the whole system (xattr(7)). False for one of
+ * which this process may not know.
+ */
+export function mayUseTrusted(pid: number): boolean {
+  return hasCapability(CAP_SYS_ADMIN, pid) && isInitialNamespace(pid);
+}
 
 function hasCapability(number: bigint, pid: number | "self" = "self"): boolean {
   try {
