@@ -64,9 +64,12 @@ function isInitialNamespace(pid: number | "self"): boolean {
  * Whether a thread may use trusted. xattrs: that takes CAP_SYS_ADMIN over the whole system (xattr(7)). False for one of
  * which this process may not know.
  */
-export function mayUseTrusted(pid: number): boolean {
+export function mayUseTrusted(pid: number | "self"): boolean {
   return hasCapability(CAP_SYS_ADMIN, pid) && isInitialNamespace(pid);
 }
+
+/** Whether this process may. */
+export const usesTrusted: boolean = mayUseTrusted("self");
 
 function hasCapability(number: bigint, pid: number | "self" = "self"): boolean {
   try {
