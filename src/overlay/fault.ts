@@ -19,6 +19,7 @@ export const faultPoints = {
   "setup.probe": "a whiteout is made to see whether that can be done",
   "setup.probe-rename": "it is renamed leaving a whiteout",
   "setup.probe-remove": "what the probe made is removed",
+  "setup.convert": "a whiteout file of another overlay is removed, what it says being said in our form",
   "setup.finish-rename": "a rename that a crash interrupted is finished",
   "tree.mark": "the upper is marked with the image that it belongs to",
   "copy-up.stage": "a copy is begun in WORK/tmp",

@@ -36,11 +36,17 @@ export function keepMerged(m: WritableState, directory: Node): number {
   if (claimed < 0) return claimed;
   const marked = writeRedirect(upper, m.lower, m.fds.of(directory), lowerRow);
   if (marked < 0) return marked;
+  return recordMoved(upper, lowerRow);
+}
+
+/** Notes that an image directory has been moved. 0 or a negative errno. */
+export function recordMoved(upper: Upper, row: number): number {
+  if (upper.moved.has(row)) return 0;
   const flags = O_CREAT | O_WRONLY | O_NOFOLLOW;
-  const file = fault("moved.record") || openAt(upper.movedFd, indexName(lowerRow), flags, 0o600);
+  const file = fault("moved.record") || openAt(upper.movedFd, indexName(row), flags, 0o600);
   if (file < 0) return file;
   closeFd(file);
-  upper.moved.add(lowerRow);
+  upper.moved.add(row);
   return 0;
 }
 

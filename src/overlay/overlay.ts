@@ -33,6 +33,7 @@ import { copyMetadata } from "./staging.js";
 import { createState, type OverlayState, type WritableState } from "./state.js";
 import { statfs } from "./statfs.js";
 import { refuseLostIds } from "./strict-ids.js";
+import { surveyUpper } from "./survey.js";
 import { finishRename } from "./swap.js";
 import { tmpfile } from "./tmpfile.js";
 import { closeUpper, openUpper, type Upper } from "./upper.js";
@@ -77,6 +78,7 @@ export function createOverlay(options: OverlayOptions): FileSystem {
           upper: options.upper,
           treeRoot: options.image.treeRoot,
           initializeRoot: (fd, overrides) => initializeRoot(options, lower, fd, overrides),
+          survey: (found, foreign) => surveyUpper(found, lower, foreign, options.log),
         });
   if (upper !== undefined) finishInterrupted(upper);
   const m = assemble(options, lower, upper);

@@ -91,6 +91,8 @@ export interface UpperOptions {
   readonly metacopy?: boolean | undefined;
   /** Gives the root of an upper that has never been used what the image says of its root. May throw FsError. */
   initializeRoot(fd: number, overrides: Overrides): void;
+  /** Reads an upper that is not new, before it has this workdir; `foreign` when it has no mark yet. May throw. */
+  survey(upper: Upper, foreign: boolean): void;
 }
 
 /** A name in the workdir's tmp that no other has. */
@@ -109,16 +111,18 @@ export function openUpper(options: UpperOptions): Upper {
     lock(rootFd, `upper directory ${options.upper}`);
     lock(workFd, `work directory ${work}`);
     const overrides = readOverrides(rootFd);
-    const identity = readIdentity(options, rootFd, overrides);
+    const marked = readIdentity(options, rootFd);
     const tree = readTree(options, rootFd);
-    prepareWork(work, workFd, identity);
+    const isNew = marked === undefined && isEmpty(rootFd);
+    const identity = marked ?? randomBytes(8).toString("hex");
+    const serves = clearWork(work, workFd, identity);
     const temporaryFd = subdirectory(workFd, "tmp", work, opened);
     const indexFd = subdirectory(workFd, "index", work, opened);
     const movedFd = subdirectory(workFd, "moved", work, opened);
     check(fault("setup.empty"), `work directory ${work}`);
     empty(temporaryFd);
     const { index, indexRows, lonely } = readIndex(indexFd);
-    return {
+    const upper: Upper = {
       path: options.upper,
       rootFd,
       workFd,
@@ -138,6 +142,11 @@ export function openUpper(options: UpperOptions): Upper {
       tree,
       temporaries: 0,
     };
+    if (isNew) startRoot(options, rootFd, overrides);
+    else if (!serves) options.survey(upper, marked === undefined);
+    if (!serves) nameWork(work, workFd, identity);
+    if (marked === undefined) markRoot(options, rootFd, identity);
+    return upper;
   } catch (cause) {
     for (const fd of opened) closeFd(fd);
     throw cause;
@@ -199,31 +208,32 @@ function lock(fd: number, what: string): void {
   if (result < 0) throw new Error(`cannot lock ${what}: ${errnoName(-result)}`);
 }
 
-/** The identity in the upper's mark; a new one for an upper without. */
-function readIdentity(
+/** The identity in the upper's mark, if it has one. */
+function readIdentity({ upper: path }: UpperOptions, rootFd: number): string | undefined {
+  const mark = readXattrFd(rootFd, upperMark);
+  if (mark === -Errno.ENODATA) return undefined;
+  if (typeof mark === "number") throw noXattrs(path, mark);
+  const [layout, identity] = split(mark.toString());
+  if (layout !== LAYOUT || identity === undefined) {
+    throw new Error(`upper directory ${path} has a layout this version does not know: ${layout}`);
+  }
+  return identity;
+}
+
+function startRoot(
   { upper: path, initializeRoot }: UpperOptions,
   rootFd: number,
   overrides: Overrides,
-): string {
-  const mark = readXattrFd(rootFd, upperMark);
-  if (typeof mark !== "number") {
-    const [layout, identity] = split(mark.toString());
-    if (layout !== LAYOUT || identity === undefined) {
-      throw new Error(`upper directory ${path} has a layout this version does not know: ${layout}`);
-    }
-    return identity;
-  }
-  if (mark !== -Errno.ENODATA) throw noXattrs(path, mark);
-  // What others have made keeps its root as it is.
-  if (isEmpty(rootFd)) {
-    check(fault("setup.root"), `upper directory ${path}`);
-    initializeRoot(rootFd, overrides);
-  }
-  const identity = randomBytes(8).toString("hex");
+): void {
+  check(fault("setup.root"), `upper directory ${path}`);
+  initializeRoot(rootFd, overrides);
+}
+
+/** The last step: from here on the upper is ours. */
+function markRoot({ upper: path }: UpperOptions, rootFd: number, identity: string): void {
   const text = Buffer.from(`${LAYOUT}:${identity}`);
   const written = fault("setup.mark") || writeXattrFd(rootFd, upperMark, text);
   if (written < 0) throw noXattrs(path, written);
-  return identity;
 }
 
 function isEmpty(fd: number): boolean {
@@ -261,8 +271,8 @@ function readTree(options: UpperOptions, rootFd: number): string | undefined {
 const formatFile = Buffer.from("format");
 const newFormatFile = Buffer.from("format.new");
 
-/** Makes the workdir serve this upper: what another upper left in it is dropped. */
-function prepareWork(path: string, workFd: number, identity: string): void {
+/** True when the workdir serves this upper; else what another upper left in it is dropped. */
+function clearWork(path: string, workFd: number, identity: string): boolean {
   const memory = allocatePages(4096);
   const fd = openAt(workFd, formatFile, O_RDONLY | O_NOFOLLOW);
   if (fd >= 0) {
@@ -273,7 +283,7 @@ function prepareWork(path: string, workFd: number, identity: string): void {
     if (layout !== LAYOUT) {
       throw new Error(`work directory ${path} has a layout this version does not know: ${layout}`);
     }
-    if (serves === identity) return;
+    if (serves === identity) return true;
     check(fault("setup.drop"), `work directory ${path}`);
     remove(workFd, formatFile);
   }
@@ -281,6 +291,12 @@ function prepareWork(path: string, workFd: number, identity: string): void {
     check(fault("setup.drop"), `work directory ${path}`);
     remove(workFd, Buffer.from(name));
   }
+  return false;
+}
+
+/** Makes the workdir serve this upper. */
+function nameWork(path: string, workFd: number, identity: string): void {
+  const memory = allocatePages(4096);
   const line = Buffer.from(`${LAYOUT}:${identity}\n`);
   memory.bytes.set(line);
   const flags = O_CREAT | O_TRUNC | O_WRONLY | O_NOFOLLOW;

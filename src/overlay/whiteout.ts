@@ -2,8 +2,8 @@
 // opaque directories"). Both dialects of each are read; one is written.
 //   whiteout: character device 0:0, or a file of size zero with the xattr overlay.whiteout in a directory whose
 //             overlay.opaque is "x"
-//   opaque:   overlay.opaque = "y", as trusted. or user.
-// Names that begin with `.wh.` mean nothing here.
+//   opaque:   overlay.opaque = "y", as trusted. or user.; fuse-overlayfs may have it as user.fuseoverlayfs.opaque
+// Names that begin with `.wh.` mean nothing here (survey.ts).
 import { Errno } from "../base/errno.js";
 import {
   closeFd,
@@ -23,6 +23,12 @@ import { removeTemporary, temporaryName, type Upper } from "./upper.js";
 
 const userOpaque = Buffer.from("user.overlay.opaque");
 const trustedOpaque = Buffer.from("trusted.overlay.opaque");
+const opaqueMarks = new Map(
+  [userOpaque, trustedOpaque, Buffer.from("user.fuseoverlayfs.opaque")].map((mark) => [
+    mark.toString(),
+    mark,
+  ]),
+);
 const userWhiteout = Buffer.from("user.overlay.whiteout");
 const trustedWhiteout = Buffer.from("trusted.overlay.whiteout");
 /** In an opaque directory, whose mark has no room for it: it may hold whiteouts in xattr form all the same. */
@@ -85,8 +91,9 @@ export function readMarks(fd: number): DirectoryMarks {
     if (name === defaultAcl) marks.defaultAcl = true;
     if (impureMarks.includes(name)) marks.impure = true;
     if (name === "user.imgfs.whiteouts") marks.xattrWhiteouts = true;
-    if (name !== "user.overlay.opaque" && name !== "trusted.overlay.opaque") continue;
-    const value = readXattrFd(fd, name === "user.overlay.opaque" ? userOpaque : trustedOpaque);
+    const opaqueMark = opaqueMarks.get(name);
+    if (opaqueMark === undefined) continue;
+    const value = readXattrFd(fd, opaqueMark);
     if (typeof value === "number") continue;
     if (value.toString() === "y") marks.opaque = true;
     if (value.toString() === "x") marks.xattrWhiteouts = true;

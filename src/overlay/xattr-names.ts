@@ -1,6 +1,7 @@
 // Names that overlays keep for themselves on backing objects. A program in the mount may use them too (an overlay whose
 // directories lie in this one does): what it calls `trusted.overlay.x` is kept as `trusted.overlay.overlay.x`, as the
-// kernel's overlayfs has it (fs/overlayfs/xattrs.c), and the other namespaces alike, to any depth.
+// kernel's overlayfs has it (fs/overlayfs/xattrs.c), and the other namespaces alike, to any depth. Those of other overlays
+// are among them: an upper directory may have been theirs.
 // Invariant: a name on disk is either a mark of this overlay's own or an escaped or ordinary name; never both.
 import type { Name } from "../base/bytes.js";
 
@@ -12,6 +13,7 @@ const namespaces = [
   { prefix: "trusted.overlay.", infix: "overlay." },
   { prefix: "user.overlay.", infix: "overlay." },
   { prefix: "user.imgfs.", infix: "imgfs." },
+  { prefix: "user.fuseoverlayfs.", infix: "fuseoverlayfs." },
   { prefix: "user.containers.", infix: "containers." },
 ] as const;
 

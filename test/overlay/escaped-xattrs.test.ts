@@ -22,6 +22,7 @@ const stored = {
   "user.imgfs.origin": "user.imgfs.imgfs.origin",
   "user.imgfs.imgfs.upper": "user.imgfs.imgfs.imgfs.upper",
   "user.containers.override_stat": "user.containers.containers.override_stat",
+  "user.fuseoverlayfs.opaque": "user.fuseoverlayfs.fuseoverlayfs.opaque",
 } as const;
 const names = Object.keys(stored).sort() as (keyof typeof stored)[];
 

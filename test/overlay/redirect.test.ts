@@ -1,4 +1,5 @@
 // Moving directories of the image: at once whatever lies below, the same after a remount, readable by the kernel.
+import { execFileSync } from "node:child_process";
 import { closeSync, openSync, readdirSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { readXattrFd, writeXattrFd } from "../../src/sys/xattr.js";
@@ -229,3 +230,39 @@ describe("redirects of others", () => {
     expect(now.names("nowhere")).toEqual([]);
   });
 });
+
+describe("moved directories", () => {
+  // Whoever came from the image's side found a hard link in one gone, and counted it no more.
+  it("are known under a new workdir, and where another overlay has moved them", () => {
+    const redirects: Array<(upper: string) => void> = [
+      () => {},
+      // As the kernel writes it for a rename in the same directory, and to another; its mount has no mark of ours.
+      (upper) => execFileSync("sh", ["-ec", forget, "sh", upper, "bin"]),
+      (upper) => execFileSync("sh", ["-ec", forget, "sh", upper, "/bin"]),
+    ];
+    for (const [i, prepare] of redirects.entries()) {
+      const upper = fresh();
+      let fs = mount(image, upper);
+      fs.rename("bin", "moved");
+      fs.close();
+      prepare(upper);
+      const work = fresh("work");
+      fs = mount(image, upper, { work });
+      expect([i, fs.stat("lib/c").nlink]).toEqual([i, 3]);
+      expect(fs.stat("moved/a").ino).toBe(fs.stat("lib/c").ino);
+      fs.mkdir("new");
+      fs.rename("moved", "new/bin");
+      fs.write("lib/c", "CHANGED", 0o2);
+      fs.close();
+      fs = mount(image, upper, { work });
+      expect(fs.read("new/bin/b")).toBe("CHANGED");
+      expect(fs.stat("lib/c").nlink).toBe(3);
+      fs.close();
+    }
+  });
+});
+
+/** Takes the marks of ours off an upper directory, and has `moved` be redirected to $2. */
+const forget = `
+  setfattr -x user.imgfs.upper "$1"; setfattr -x user.imgfs.tree "$1"; setfattr -x user.imgfs.redirect "$1/moved"
+  for name in trusted user; do setfattr -n $name.overlay.redirect -v "$2" "$1/moved"; done`;
