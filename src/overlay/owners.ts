@@ -13,6 +13,7 @@ import { aclWithMode, isAcl } from "./acl.js";
 import {
   chmodBacking,
   chownBacking,
+  getBackingXattr,
   KEEP_ID,
   removeBackingXattr,
   statBacking,
@@ -152,6 +153,13 @@ function changeKeptAcl(m: WritableState, node: Node, mode: number): Status {
   const acl = readKept(fd, accessAcl);
   if (typeof acl === "number" || !isAcl(acl)) return 0;
   return writeKept(m.upper.overrides, fd, accessAcl, aclWithMode(acl, mode));
+}
+
+/** True for a file with capabilities, wherever they are kept. */
+export function isCapable(m: WritableState, node: Node): boolean {
+  if (getBackingXattr(m.fds, node, capabilitiesKey, 0, 0) >= 0) return true;
+  if (node.uncapable || !m.upper.overrides.all) return false;
+  return typeof readKept(m.fds.of(node), capabilities) !== "number";
 }
 
 /** Takes a file's capabilities off, wherever they are kept. 0 or a negative errno. */

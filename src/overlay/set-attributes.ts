@@ -25,7 +25,7 @@ import { copyUp, copyUpData } from "./copy-up.js";
 import { fault } from "./fault.js";
 import { resize, truncate } from "./file-io.js";
 import { GROUP_UNKNOWN, type Node } from "./inode-table.js";
-import { changeMode, changeOwner, dropCapabilities } from "./owners.js";
+import { changeMode, changeOwner, dropCapabilities, isCapable } from "./owners.js";
 import { type OverlayState, recordOf, type WritableState, writable } from "./state.js";
 
 /** FUSE SETATTR. */
@@ -44,16 +44,15 @@ export function setattr(m: OverlayState, q: Request, set: SetAttr, out: AttrRepl
       : copyUp(state, q, q.nodeid);
   if (copied < 0) return copied;
   const node = recordOf(m, q.nodeid);
-  const result = cuts ? changeTimes(m, node, set, valid) : change(state, node, set, valid);
+  const result = cuts ? changeTimes(m, node, set, valid) : change(state, q, node, set, valid);
   if (result < 0) return result;
   out.attrTimeout = Infinity;
   return fillNodeAttr(m, node, out.attr);
 }
 
-function change(m: WritableState, node: Node, set: SetAttr, valid: number): Status {
+function change(m: WritableState, q: Request, node: Node, set: SetAttr, valid: number): Status {
   if (node.directory !== undefined) node.directory.group = GROUP_UNKNOWN;
-  // Nothing to set is how the kernel asks for this before a write, and how chown(-1, -1) arrives.
-  if (valid === 0) return node.type === S_IFREG ? dropCapabilities(m, node) : 0;
+  if (valid === 0) return dropPrivileges(m, q, node);
   if ((valid & (FATTR_UID | FATTR_GID)) !== 0) {
     const uid = (valid & FATTR_UID) !== 0 ? set.uid : KEEP_ID;
     const gid = (valid & FATTR_GID) !== 0 ? set.gid : KEEP_ID;
@@ -70,6 +69,16 @@ function change(m: WritableState, node: Node, set: SetAttr, valid: number): Stat
     if (result < 0) return result;
   }
   return changeTimes(m, node, set, valid);
+}
+
+/**
+ * Nothing to set is chown(-1, -1), which takes setuid, setgid and capabilities, or the kernel's word before a write that
+ * privileges go. Root's writes leave setuid and setgid, and that word comes of them only where there are capabilities,
+ * so those tell the two apart.
+ */
+function dropPrivileges(m: WritableState, q: Request, node: Node): Status {
+  if (q.uid === 0 && node.type === S_IFREG && isCapable(m, node)) return dropCapabilities(m, node);
+  return fault("attributes.owner") || changeOwner(m, node, KEEP_ID, KEEP_ID);
 }
 
 function changeTimes(m: OverlayState, node: Node, set: SetAttr, valid: number): Status {
