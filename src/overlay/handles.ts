@@ -27,7 +27,9 @@ export function lookupDots(m: OverlayState, q: Request, name: NameView, out: Ent
 
 /** The nodeid itself while the object is there, else 0. */
 function self(m: OverlayState, id: number): number {
-  if (m.inodes.get(id) !== undefined) return id;
+  const node = m.inodes.get(id);
+  // The kernel asks only for what it has dropped: nobody has it open, and what is removed waits but to be forgotten.
+  if (node !== undefined) return node.removed ? 0 : id;
   if (id < 1 || id > m.lower.tree.inodeCount) return 0;
   const row = id - 1;
   if (m.upper === undefined) return m.lower.hidden(row) ? 0 : id;
