@@ -170,7 +170,7 @@ function chown(x: NativeExchange, path: string, uid: number, gid: number): Statu
   x.set.valid = (uid === KEEP_ID ? 0 : FATTR_UID) | (gid === KEEP_ID ? 0 : FATTR_GID);
   x.set.uid = uid;
   x.set.gid = gid;
-  return x.set.valid === 0 ? 0 : setattr(x, x.paths.resolve(path));
+  return setattr(x, x.paths.resolve(path));
 }
 
 function utimens(x: NativeExchange, path: string, thread: NativeThread): Status {
