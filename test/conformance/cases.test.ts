@@ -25,7 +25,8 @@ const inCi = process.env["CI"] !== undefined && process.env["CI"] !== "";
 it.runIf(inCi)("the conformance cases run in CI", () => expect(cannotMount).toBeUndefined());
 
 it("the lacks of fuse-native are those that it declares", () => {
-  expect(listing["fuse-native"]?.lacks.filter((lack) => !(lack in lacks))).toEqual([]);
+  const declared = listing["fuse-native"]?.lacks.filter((lack) => !lack.includes(" ")) ?? [];
+  expect(declared.filter((lack) => !(lack in lacks))).toEqual([]);
 });
 
 /** An ordinary user's mounts are made where there is a fusermount3 and a /dev/fuse for him. */
@@ -34,6 +35,14 @@ function start(backend: string): Promise<Outcome> {
   return makeCorner().asUser(
     `TMPDIR="$HOME" python3 "$prefix/lib/node_modules/imgfs/test/conformance/runner.py" ${backend}`,
   );
+}
+
+/** Each starts when the one before the last has ended: what a case waits for leaves room for another. */
+const started = new Map<string, Promise<Outcome>>();
+function ended(backend: string): Promise<Outcome> {
+  const i = backends.indexOf(backend);
+  for (const each of backends.slice(i, i + 2)) if (!started.has(each)) started.set(each, start(each));
+  return started.get(backend) as Promise<Outcome>;
 }
 
 const backends = [
@@ -58,7 +67,7 @@ describe.skipIf(cannotMount).each(backends)("conformance on %s", (backend) => {
   let said = "";
 
   beforeAll(async () => {
-    const { stdout, stderr, code } = await start(backend);
+    const { stdout, stderr, code } = await ended(backend);
     for (const line of stdout.split("\n").filter((each) => each.startsWith("{"))) {
       const result: Result = JSON.parse(line);
       results.set(`${result.topic}: ${result.case}`, result);

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Runs the conformance cases on a backend (backends.py) and prints one JSON line a case.
 
-  runner.py BACKEND [-k REGEX]   {"topic", "case", "outcome", "why"}: passed, failed, lacking (as declared), stale (declared
-                                 to be lacking, and passed)
+  runner.py BACKEND [-k REGEX]   {"topic", "case", "outcome", "why", "seconds"}; the outcome is passed, failed, lacking (as
+                                 declared) or stale (declared to be lacking, and passed)
   runner.py --list               of all backends {"cases", "lacks"}: what runs on each, and what each is declared to lack
 
 One process a backend; each body runs in a child of its own, which may change user, hang or crash. Exit 0: every case
@@ -19,6 +19,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 import traceback
 
 sys.dont_write_bytecode = True
@@ -52,6 +53,7 @@ class Running:
     def __init__(self, case, folder):
         self.case, self.folder = case, folder
         self.generator = self.problem = self.pid = self.wants = None
+        self.seconds = 0
 
 
 def where_of(problem):
@@ -134,7 +136,9 @@ def child(running, backend, final, hear, tell):
 
 def listen(running):
     """Waits until the body ends or wants a new mount."""
+    began = time.monotonic()
     ready, _, _ = select.select([running.hear], [], [], SECONDS)
+    running.seconds = round(running.seconds + time.monotonic() - began, 3)
     text = os.read(running.hear, 4096).decode() if ready else f"still running after {SECONDS} s"
     if text in (kit.REMOUNT, kit.KILL):
         running.wants = text
@@ -192,7 +196,15 @@ def report(backend, running):
     else:
         outcome, why = ("failed", running.problem) if lack is None else ("lacking", f"{lack} ({running.problem})")
     running.good = outcome in ("passed", "lacking")
-    print(json.dumps({"topic": case.topic, "case": case.name, "outcome": outcome, "why": why}), flush=True)
+    line = {"topic": case.topic, "case": case.name, "outcome": outcome, "why": why, "seconds": running.seconds}
+    print(json.dumps(line), flush=True)
+
+
+def own_namespace():
+    """Mounts made here are nobody else's, and end with this process: a mount that another process's new namespace has
+    taken along would keep its daemon after it is unmounted here."""
+    kit.call(kit.libc.unshare(0x20000))
+    kit.call(kit.libc.mount(None, b"/", None, (1 << 19) | 16384, None))
 
 
 def main(arguments):
@@ -213,6 +225,8 @@ def main(arguments):
     unknown = {name for lacking in backend.lacks.values() for name in lacking} - applying
     if unknown:
         raise SystemExit(f"declared to be lacking, but no case of {backend.name}: {', '.join(sorted(unknown))}")
+    if os.geteuid() == 0:
+        own_namespace()
     scratch = tempfile.mkdtemp(prefix="imgfs-conformance-")
     os.chmod(scratch, 0o755)
     try:

@@ -122,12 +122,12 @@ def create_many_and_find_each():
     for i in range(100):
         put(f"d/below{i}")
     yield
-    for i in range(300):
+    for i in range(150):
         os.close(os.open(f"d/n{i}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    same(len(names("d")), 400)
-    for i in range(300):
+    same(len(names("d")), 250)
+    for i in range(150):
         same(links(f"d/n{i}"), 1)
-    same(len({ino(f"d/{name}") for name in names("d")}), 400, "numbers")
+    same(len({ino(f"d/{name}") for name in names("d")}), 250, "numbers")
 
 
 @case(root=True)

@@ -1,5 +1,6 @@
 """rename(2): names of what is not a directory, and what it refuses."""
 import os
+import socket
 
 from kit import *
 
@@ -409,8 +410,6 @@ def rename_a_device():
 
 @case
 def rename_a_socket():
-    import socket
-
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     server.bind("s")
     server.listen(1)
