@@ -12,9 +12,12 @@ const PREFIX = "user.imgfs.kept.";
 /** Longest name (include/uapi/linux/limits.h, XATTR_NAME_MAX). */
 const NAME_MAX = 255;
 
+/** Namespaces that this process may have no right to. A name of none that there is stays refused. */
+const namespaces = ["trusted.", "security.", "system.posix_acl_"];
+
 /** True for the name of an xattr that is kept where it cannot be set. */
 export function mayBeKept(name: Name): boolean {
-  return !name.startsWith("user.") && PREFIX.length + name.length <= NAME_MAX;
+  return PREFIX.length + name.length <= NAME_MAX && namespaces.some((prefix) => name.startsWith(prefix));
 }
 
 function keptName(name: Name): Buffer {
