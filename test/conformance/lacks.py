@@ -3,11 +3,6 @@
 The reasons of fuse-native that are one word are names that the transport itself declares (src/fuse/native/lacks.ts).
 """
 
-DEVICE_ZERO = {
-    "device 0:0 is a whiteout, so it and RENAME_WHITEOUT are refused": """
-        rename_whiteout_leaves_a_device mknod_of_device_zero_is_a_device
-    """,
-}
 STRANGERS = {
     "FUSE does not tell a writer's groups, so setgid without group execution stays": """
         write_by_a_stranger_takes_even_that
@@ -23,7 +18,7 @@ LOWER = {
 # Of files that read their data from the image.
 ATIME = {"reading the image sets no atime": "atime_changes_by_reading_under_relatime"}
 
-ROOT = {**DEVICE_ZERO, **STRANGERS}
+ROOT = STRANGERS
 
 NATIVE = {
     **ROOT,
@@ -38,7 +33,9 @@ NATIVE = {
         create_in_a_removed_directory rmdir_of_an_open_directory rmdir_of_the_working_directory
         rename_directory_over_an_empty_one unlink_a_fifo_in_use
     """,
-    "rename-flags": "rename_noreplace rename_exchange rename_exchange_across_directories",
+    "rename-flags": """
+        rename_noreplace rename_exchange rename_exchange_across_directories rename_whiteout_leaves_a_device
+    """,
     "ns-times": """
         unlink_while_open times_are_set_to_the_nanosecond times_after_2038_and_2106 times_by_descriptor
         times_of_a_write_are_of_the_write times_set_survive_a_close_after_writing
