@@ -164,8 +164,11 @@ export function isCapable(m: WritableState, node: Node): boolean {
 
 /** Takes a file's capabilities off, wherever they are kept. 0 or a negative errno. */
 export function dropCapabilities(m: WritableState, node: Node): Status {
-  const removed = removeBackingXattr(m.fds, node, capabilitiesKey);
-  if (removed < 0 && removed !== -Errno.ENODATA && removed !== -Errno.EOPNOTSUPP) return removed;
+  // Asked first, because without privilege removing what is not there is EPERM.
+  if (getBackingXattr(m.fds, node, capabilitiesKey, 0, 0) >= 0) {
+    const removed = removeBackingXattr(m.fds, node, capabilitiesKey);
+    if (removed < 0) return removed;
+  }
   return dropKeptCapabilities(m, node);
 }
 
