@@ -10,6 +10,8 @@ export const lacks = {
     "a name that is not UTF-8, or holds U+FFFD, is not listed; it and a link to such a one answer EILSEQ",
   "caller-ids":
     "new objects belong to the user who runs the mount, not to who makes them; without setuid bits",
+  "trusted-names": "trusted xattrs are listed to everybody, readable by root alone",
+  "chown-nothing": "chown(-1, -1) leaves setuid, setgid and ctime as they are",
   "posix-acl": "POSIX ACLs cannot be set; those of the image are told, and not checked",
   "rename-flags": "renameat2 with NOREPLACE, EXCHANGE or WHITEOUT fails",
   tmpfile: "O_TMPFILE fails",
@@ -18,7 +20,7 @@ export const lacks = {
   "copy-file-range": "copies are read and written back; nothing is shared with the image below",
   "wide-inodes": "inode numbers have 32 bits, and differ from the direct transport's for what was written",
   "link-caches":
-    "names of one file are cached apart: a mapping of one sees writes by another only when opened anew",
+    "names of one file are apart to the kernel: caches, mappings, locks, pipes, watches are each name's own",
   "open-in-removed":
     "a file that is open when it is removed cannot be used any more once its directory is removed too",
   "hidden-names":
