@@ -15,6 +15,8 @@ const programs = {
   mount: "cli/mount-main.ts",
   "mount-worker": "daemon/worker.ts",
   "layer-worker": "builder/layer-worker.ts",
+  "run-server": "run/server.ts",
+  "run-init": "run/init.ts",
 };
 const programOf = new Map(Object.entries(programs).map(([name, module]) => [module, `${name}.cjs`]));
 
@@ -84,5 +86,8 @@ function bundle(names, plugins) {
   });
 }
 
-await bundle(["imgfs", "daemon", "mount-worker", "layer-worker"], [apartTransport, ownPlace]);
+await bundle(
+  Object.keys(programs).filter((name) => name !== "mount"),
+  [apartTransport, ownPlace],
+);
 await bundle(["mount"], [onlyMount, apartTransport, ownPlace]);

@@ -17,9 +17,10 @@ const may: Readonly<Record<string, readonly string[]>> = {
   builder: ["base", "sys", "zstd", "imgfs", "oci"],
   extract: ["base", "sys", "imgfs", "builder"],
   daemon: ["base", "sys", "imgfs", "fuse", "overlay"],
+  run: ["base", "sys", "daemon"],
   // What the package exports; nothing of ours imports it.
   api: ["base", "sys", "imgfs", "fuse", "builder", "extract", "daemon"],
-  cli: ["base", "sys", "zstd", "imgfs", "fuse", "overlay", "oci", "builder", "extract", "daemon"],
+  cli: ["base", "sys", "zstd", "imgfs", "fuse", "overlay", "oci", "builder", "extract", "daemon", "run"],
 };
 
 /** External packages and the rooms that may import them; one that is not listed may be used anywhere. */

@@ -16,6 +16,7 @@ export type ErrnoName =
   | "EIO"
   | "ENXIO"
   | "E2BIG"
+  | "ENOEXEC"
   | "EBADF"
   | "EAGAIN"
   | "ENOMEM"

@@ -1,6 +1,6 @@
 // Entry of the command line. A mount in the background gets a process of its own.
 import { type MountOptions, mountDetached } from "../daemon/mount.js";
-import { run } from "./run.js";
+import { run } from "./command-line.js";
 
 async function startMount(options: MountOptions): Promise<number> {
   await mountDetached(options);

@@ -30,7 +30,7 @@ async function serve(options: MountOptions): Promise<number> {
 }
 
 async function main(): Promise<void> {
-  const { run } = await import("./run.js");
+  const { run } = await import("./command-line.js");
   const exitCode = await run(process.argv, serve);
   report(exitCode);
   // The thread may still wait for a message or a disk.

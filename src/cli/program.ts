@@ -134,6 +134,47 @@ export function program(startMount: StartMount): Command {
     });
 
   root
+    .command("run")
+    .argument("<image>", "image folder, index or flattened file", path)
+    .argument("[command...]", "what is run in place of the image's own command, and its arguments")
+    .usage("[options] IMAGE [-- COMMAND [ARG...]]")
+    .description("run a command on an image, in namespaces of its own, and clean up")
+    .option(
+      "--upper <dir>",
+      "directory that takes all changes and stays (default: one that is removed)",
+      path,
+    )
+    .option("--work <dir>", "scratch directory on the upper's filesystem (default: UPPER.work)", path)
+    .option("--read-only", "the command can change nothing of the image")
+    .option("--bind <host:inside[:ro]>", "show a file or directory of the host inside (repeatable)", collect)
+    .option("-e, --env <name[=value]>", "set a variable, or hand on the caller's (repeatable)", collect)
+    .option("-w, --workdir <dir>", "where the command starts (default: the config's WorkingDir)", path)
+    .option("-u, --user <user[:group]>", "who runs it, by name or number (default: the config's User)")
+    .option("--entrypoint <command>", "in place of the config's Entrypoint and Cmd; empty: none")
+    .addOption(
+      new Option("--network <host|none>", "the caller's network, or none but loopback")
+        .choices(["host", "none"])
+        .default("host"),
+    )
+    .option("--hostname <name>", "the host's name inside (default: the caller's)")
+    .option("--uid-map <c:h:s>", "S user ids from C on are the host's from H on (repeatable)", idMap)
+    .option("--gid-map <c:h:s>", "the same for group ids", idMap)
+    .option("--squash-to-root", "show everything as root's")
+    .option("--devices", "show the image's device nodes; they work for root alone")
+    .option("--volatile", "sync nothing, also where the upper stays; always so where it does not")
+    .option("--verify", "check each file's bytes against their digest before they are first read")
+    .addOption(
+      new Option("--by <program>", "what makes the namespaces (default: whichever works)").choices([
+        "unshare",
+        "bwrap",
+      ]),
+    )
+    .addHelpText("after", runHelp)
+    .action(async (image, words, _, command) =>
+      (await import("./run.js")).run(image, words, command.optsWithGlobals()),
+    );
+
+  root
     .command("umount")
     .argument("<mountpoint>", "where it is mounted", path)
     .description("unmount, and return when the daemon has ended and the upper is free")
@@ -271,6 +312,10 @@ Options of -o: every long option above by its name (upper=DIR, devices, log-leve
 Ignored: defaults, auto, user, users, owner, group (also with no), nofail, _netdev, x-*, comment,
 default_permissions (always on). In a value \\, is a comma and \\\\ a backslash.
 MOUNTPOINT /dev/fd/N is /dev/fuse, opened and mounted by the caller.`;
+
+const runHelp = `
+Exit codes of run: the command's own, 128 and the signal's number where a signal ended it, 125 where imgfs failed,
+126 where the command cannot be run, 127 where it is not there.`;
 
 function positiveInteger(text: string): number {
   if (!/^[1-9][0-9]{0,5}$/.test(text)) throw new InvalidArgumentError("not a positive whole number.");

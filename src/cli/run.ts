@@ -1,31 +1,101 @@
-// Runs one command, and turns what it throws into one line and an exit code.
-import { type Command, CommanderError } from "commander";
-import { type Called, mountExitCode, readWords } from "./called-as.js";
-import { ExitCode, Failure, messageOf } from "./failure.js";
-import { ClosedPipe, print, printError } from "./output.js";
-import { type GlobalOptions, program, type StartMount } from "./program.js";
+// The `run` command.
+import { realpathSync } from "node:fs";
+import { isatty } from "node:tty";
+import { errnoText } from "../base/errno.js";
+import { configOf } from "../builder/flatten.js";
+import type { IdRange } from "../daemon/id-maps.js";
+import { commandOf } from "../run/command.js";
+import type { Bind, RunRequest, Way } from "../run/request.js";
+import { RunCode, RunFailure } from "../run/request.js";
+import { runImage } from "../run/run.js";
+import { Failure } from "./failure.js";
+import { findImage, openTree } from "./open.js";
+import type { GlobalOptions } from "./program.js";
 
-/** Runs the command line and returns the exit code. */
-export async function run(argv: readonly string[], startMount: StartMount): Promise<number> {
-  const root = program(startMount);
-  const called = readWords(argv.slice(2), new Set(["help", ...root.commands.map((each) => each.name())]));
-  const code = await runWords(root, called);
-  if (code === 0 && called.done !== undefined) print(called.done);
-  return called.byMount ? mountExitCode(code) : code;
+interface RunOptions extends GlobalOptions {
+  readonly upper?: string;
+  readonly work?: string;
+  readonly readOnly?: boolean;
+  readonly bind?: readonly string[];
+  readonly env?: readonly string[];
+  readonly workdir?: string;
+  readonly user?: string;
+  readonly entrypoint?: string;
+  readonly network: "host" | "none";
+  readonly hostname?: string;
+  readonly uidMap?: readonly IdRange[];
+  readonly gidMap?: readonly IdRange[];
+  readonly squashToRoot?: boolean;
+  readonly devices?: boolean;
+  readonly volatile?: boolean;
+  readonly verify?: boolean;
+  readonly by?: Way;
 }
 
-async function runWords(root: Command, called: Called): Promise<number> {
+export async function run(image: string, words: readonly string[], options: RunOptions): Promise<void> {
   try {
-    if (called.refused !== undefined) throw new Failure(ExitCode.usage, called.refused);
-    if (called.namespace !== undefined) return (await import("./namespace.js")).runInNamespace(called);
-    await root.parseAsync(called.words, { from: "user" });
-    return typeof process.exitCode === "number" ? process.exitCode : 0;
+    process.exitCode = await runImage(requestOf(image, words, options));
   } catch (cause) {
-    if (cause instanceof ClosedPipe) return 0;
-    if (cause instanceof CommanderError) return cause.exitCode === 0 ? 0 : ExitCode.usage;
-    printError(`imgfs: ${messageOf(cause)}\n`);
-    if (cause instanceof Failure && cause.hint !== undefined) printError(`hint: ${cause.hint}\n`);
-    if (root.opts<GlobalOptions>().debug && cause instanceof Error) printError(`${cause.stack}\n`);
-    return cause instanceof Failure ? cause.exitCode : ExitCode.failure;
+    if (!(cause instanceof RunFailure)) throw cause;
+    const hint = cause.hint === undefined ? {} : { hint: cause.hint };
+    throw new Failure(cause.exitCode, `run: ${cause.message}`, hint);
+  }
+}
+
+function requestOf(image: string, words: readonly string[], options: RunOptions): RunRequest {
+  const { upper, work, log, uidMap, gidMap, hostname, entrypoint, workdir, user } = options;
+  if (work !== undefined && upper === undefined) throw new RunFailure("--work needs --upper");
+  const env = options.env ?? [];
+  const isTerminal = isatty(0) || isatty(1);
+  const config = readConfig(image);
+  return {
+    mount: {
+      source: image,
+      ...(upper === undefined ? {} : { upper }),
+      ...(work === undefined ? {} : { work }),
+      ...(log === undefined ? {} : { logFile: log }),
+      ...(uidMap === undefined ? {} : { uidMap }),
+      ...(gidMap === undefined ? {} : { gidMap }),
+      ...(upper !== undefined && options.readOnly === true ? { readOnly: true } : {}),
+      ...(options.verify === true ? { verify: true } : {}),
+      squashToRoot: options.squashToRoot === true,
+      devices: options.devices === true,
+      volatile: options.volatile === true || upper === undefined,
+      statsOnExit: false,
+      logLevel: options.debug === true ? "debug" : options.logLevel,
+      logFormat: options.logFormat,
+    },
+    command: commandOf(config, { words, entrypoint, env, workdir, user }, process.env, isTerminal),
+    surroundings: {
+      binds: (options.bind ?? []).map(readBind),
+      readOnly: options.readOnly === true,
+      network: options.network,
+      ...(hostname === undefined ? {} : { hostname }),
+    },
+    by: options.by ?? "auto",
+  };
+}
+
+/** The config beside an index or inside a flattened file; a bare layer has none. */
+function readConfig(path: string): Uint8Array | undefined {
+  const image = openTree(path);
+  try {
+    return configOf(findImage(path), image);
+  } finally {
+    image.close();
+  }
+}
+
+/** `HOST:INSIDE[:ro|:rw]`; a colon in a path cannot be said. */
+function readBind(text: string): Bind {
+  const [host = "", inside = "", mode = "rw", ...more] = text.split(":");
+  if (host === "" || !inside.startsWith("/") || !["ro", "rw"].includes(mode) || more.length > 0) {
+    throw new RunFailure(`--bind ${text}: not HOST:INSIDE or HOST:INSIDE:ro with an absolute INSIDE`);
+  }
+  try {
+    return { host: realpathSync.native(host), inside, readOnly: mode === "ro" };
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    throw new RunFailure(`--bind ${text}: ${host}: ${errnoText(code ?? "EIO")}`, RunCode.failure);
   }
 }

@@ -33,6 +33,8 @@ export interface MountHooks {
    * `failure` is what has not been told otherwise.
    */
   onAbandon(exitCode: number, failure?: MountFailure): void;
+  /** Ends the mount in place of the signals to this process, which are then somebody else's. */
+  readonly stop?: AbortSignal;
 }
 
 /**
@@ -102,7 +104,9 @@ class MountProcess {
   async run(thread: ServingThread): Promise<number> {
     const onSignal = (signal: NodeJS.Signals): void => void this.stop(signal);
     const onStats = (): void => this.printCounters();
-    for (const signal of stopSignals) process.on(signal, onSignal);
+    const { stop } = this.hooks;
+    if (stop === undefined) for (const signal of stopSignals) process.on(signal, onSignal);
+    else stop.addEventListener("abort", () => onSignal("SIGTERM"));
     process.on("SIGUSR1", onStats);
     try {
       const data = { options: this.options, counters: this.counterMemory, logFd: this.logFd };

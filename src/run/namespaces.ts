@@ -1,0 +1,112 @@
+// Starts a program in fresh namespaces, by util-linux's unshare: a process with threads, as Node is, cannot enter a user
+// namespace itself (unshare(2)). The program waits inside until its id maps are written.
+
+import { spawnSync } from "node:child_process";
+import { closeSync, readSync, writeFileSync, writeSync } from "node:fs";
+import { errnoName, errnoText } from "../base/errno.js";
+import { createSocketPair } from "../sys/socket.js";
+import { spawnProgram, waitForChild } from "../sys/spawn.js";
+import { findProgram } from "./programs.js";
+import { type MapLine, type NamespaceMaps, RunFailure } from "./request.js";
+
+export interface Start {
+  /** Options of unshare(1). */
+  readonly namespaces: readonly string[];
+  /** For a fresh user namespace. */
+  readonly maps?: NamespaceMaps | undefined;
+  readonly words: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+  /** Our descriptors that are the program's 3, 4, ...; it has our standard ones. */
+  readonly fds: readonly number[];
+}
+
+/**
+ * Descriptor 9 is the real stderr, 2 a pipe on which unshare complains; 8 tells that the namespaces are there and waits
+ * until the maps are. Every signal is blocked until the program itself changes that: unshare, which stays to wait for a
+ * forked program, is not to end by a Ctrl-C that is the command's.
+ */
+const script = 'exec 2>&9 9>&-; echo in >&8; read -r go <&8 && exec 8<&- && exec "$@"';
+
+/** The pid of the process that is to be waited for. Throws RunFailure: no unshare, no such namespace, no such map. */
+export async function startInNamespaces({ namespaces, maps, words, env, fds }: Start): Promise<number> {
+  const unshare = findProgram("unshare");
+  if (unshare === undefined) throw new RunFailure("unshare is not installed", 125, "install util-linux");
+  const [errors, theirErrors] = createSocketPair();
+  const [talk, theirTalk] = createSocketPair();
+  const flags = maps === undefined ? namespaces : ["--user", ...namespaces];
+  const pid = spawnProgram({
+    file: unshare,
+    args: ["unshare", ...flags, "--", "/bin/sh", "-c", script, "sh", ...words],
+    env,
+    fds: new Map([[2, theirErrors], ...fds.map((fd, i) => [3 + i, fd] as const), [8, theirTalk], [9, 2]]),
+    blocked: true,
+  });
+  closeSync(theirErrors);
+  closeSync(theirTalk);
+  try {
+    if (pid < 0) throw new RunFailure(`${unshare}: ${errnoText(errnoName(-pid))}`);
+    if (readAll(talk, 3) !== "in\n") {
+      const said = readAll(errors, 4096).trim().split("\n").at(-1);
+      await waitForChild(pid);
+      throw new RunFailure(said || "unshare ended without a word");
+    }
+    try {
+      if (maps !== undefined) writeMaps(pid, maps);
+    } catch (cause) {
+      closeSync(talk);
+      await waitForChild(pid);
+      throw cause;
+    }
+    writeSync(talk, "go\n");
+    return pid;
+  } finally {
+    for (const fd of [talk, errors]) {
+      try {
+        closeSync(fd);
+      } catch {
+        // Closed above.
+      }
+    }
+  }
+}
+
+/** Up to `limit` bytes, waiting for them until the other side has closed. */
+function readAll(fd: number, limit: number): string {
+  const bytes = Buffer.alloc(limit);
+  let length = 0;
+  while (length < limit) {
+    const got = readSync(fd, bytes, length, limit - length, null);
+    if (got === 0) break;
+    length += got;
+  }
+  return bytes.toString("utf8", 0, length);
+}
+
+/** By our own right where one id of ours is mapped, or all are ours to map; else by newuidmap(1) and newgidmap(1). */
+function writeMaps(pid: number, { uids, gids }: NamespaceMaps): void {
+  const isRoot = process.geteuid?.() === 0;
+  const isSingle = [uids, gids].every((map) => map.length === 1 && map[0]?.[2] === 1);
+  if (!isRoot && !isSingle) {
+    runMapper("newuidmap", pid, uids);
+    runMapper("newgidmap", pid, gids);
+    return;
+  }
+  if (!isRoot) writeFileSync(`/proc/${pid}/setgroups`, "deny");
+  const text = (map: readonly MapLine[]): string => map.map((line) => `${line.join(" ")}\n`).join("");
+  try {
+    writeFileSync(`/proc/${pid}/gid_map`, text(gids));
+    writeFileSync(`/proc/${pid}/uid_map`, text(uids));
+  } catch (cause) {
+    throw new RunFailure(`the id map is refused: ${(cause as Error).message}`);
+  }
+}
+
+function runMapper(name: string, pid: number, map: readonly MapLine[]): void {
+  const file = findProgram(name);
+  if (file === undefined) throw new RunFailure(`${name} is not installed`, 125, "install the package uidmap");
+  const { status, stderr, error } = spawnSync(file, [String(pid), ...map.flat().map(String)], {
+    stdio: ["ignore", "ignore", "pipe"],
+    encoding: "utf8",
+  });
+  if (status !== 0) throw new RunFailure(error?.message ?? (stderr.trim() || `${name} failed`));
+}
