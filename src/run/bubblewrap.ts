@@ -1,6 +1,7 @@
 // The words by which bubblewrap runs a command on a mounted image (bwrap(1)). One id, no setuid programs, and the command
 // is found here: bubblewrap itself says 1 for everything that fails.
-import { chmodSync, mkdirSync, readFileSync, realpathSync, statSync } from "node:fs";
+import { chmodSync, closeSync, mkdirSync, openSync, readFileSync, realpathSync, statSync } from "node:fs";
+import { dirname } from "node:path";
 import { findAccount } from "./account.js";
 import { insideRoot } from "./inside-root.js";
 import { findProgram } from "./programs.js";
@@ -27,11 +28,12 @@ export function bubblewrapWords(rootfs: string, { command, surroundings }: Insid
   const { uid, gid, home } = findAccount(command.user, textOf("/etc/passwd"), textOf("/etc/group"));
   const env: Record<string, string> = { HOME: home, ...command.env };
   const { file, args } = findCommand(command.words, env["PATH"] ?? "", at);
-  const binds = surroundings.binds.flatMap(({ host, inside, readOnly }) => [
-    readOnly ? "--ro-bind" : "--bind",
-    host,
-    at(inside).slice(rootfs.length),
-  ]);
+  const binds = surroundings.binds.flatMap(({ host, inside, readOnly }) => {
+    const place = at(inside);
+    if (statSync(host).isDirectory()) makeFolder(place, 0o755);
+    else makeFile(place);
+    return [readOnly ? "--ro-bind" : "--bind", host, place.slice(rootfs.length)];
+  });
   const { hostname, network } = surroundings;
   return [
     "--unshare-user",
@@ -40,6 +42,7 @@ export function bubblewrapWords(rootfs: string, { command, surroundings }: Insid
     "--unshare-uts",
     ...(network === "none" ? ["--unshare-net"] : []),
     "--die-with-parent",
+    ...["--info-fd", String(INFO_FD)],
     ...["--uid", String(uid), "--gid", String(gid)],
     ...(hostname === undefined ? [] : ["--hostname", hostname]),
     ...[surroundings.readOnly ? "--ro-bind" : "--bind", rootfs, "/"],
@@ -55,6 +58,21 @@ export function bubblewrapWords(rootfs: string, { command, surroundings }: Insid
     // What was found in PATH; a first word that is another would need a shell.
     ...[file, ...args.slice(1)],
   ];
+}
+
+/** Where bubblewrap tells the pid of its first process, as JSON. */
+export const INFO_FD = 3;
+
+/** The command's pid, from what bubblewrap has told; undefined before it runs, and where the kernel does not say. */
+export function commandPid(info: string): number | undefined {
+  const init = /"child-pid":\s*(\d+)/.exec(info)?.[1];
+  if (init === undefined) return undefined;
+  try {
+    const [first] = readFileSync(`/proc/${init}/task/${init}/children`, "latin1").trim().split(" ");
+    return first === "" || first === undefined ? undefined : Number(first);
+  } catch {
+    return undefined;
+  }
 }
 
 /** bubblewrap, and what mounts for an ordinary user. Throws RunFailure that says what to install. */
@@ -75,12 +93,23 @@ function makeFolder(path: string, mode: number): void {
   }
 }
 
+function makeFile(path: string): void {
+  makeFolder(dirname(path), 0o755);
+  try {
+    closeSync(openSync(path, "ax", 0o644));
+  } catch {
+    // It is there; or read-only, as above.
+  }
+}
+
 /** As surroundings.ts has it. */
 function hostFile(path: string, shown: string, rootfs: string): string[] {
   const own = statSync(shown, { throwIfNoEntry: false });
   if (own !== undefined && !(own.isFile() && own.size === 0)) return [];
   try {
-    return ["--ro-bind", realpathSync.native(path), shown.slice(rootfs.length)];
+    const host = realpathSync.native(path);
+    makeFile(shown);
+    return ["--ro-bind", host, shown.slice(rootfs.length)];
   } catch {
     return [];
   }

@@ -20,6 +20,8 @@ const PREFIX = "imgfs-run-";
 /** A folder that is not locked yet. */
 const NEW_PREFIX = "imgfs-new-";
 const LOCK = "lock";
+/** The mountpoint in the folder. */
+export const ROOTFS = "rootfs";
 
 export interface Place {
   readonly folder: string;
@@ -38,7 +40,7 @@ export function makePlace(): Place {
     flockFd(lockFd, LOCK_EX | LOCK_NB);
     const folder = fresh.replace(NEW_PREFIX, PREFIX);
     renameSync(fresh, folder);
-    const rootfs = join(folder, "rootfs");
+    const rootfs = join(folder, ROOTFS);
     mkdirSync(rootfs);
     return { folder, rootfs, upper: join(folder, "upper"), lockFd };
   } catch (cause) {

@@ -6,15 +6,21 @@
 // Invariants: the server ends when this process does, whatever ends it, and takes the mount along; the temporary folder is
 // locked meanwhile.
 import { chmodSync, closeSync, existsSync, read, readFileSync, writeSync } from "node:fs";
+import { constants } from "node:os";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { nameFromText } from "../base/bytes.js";
 import { createLogger, type Logger } from "../base/log.js";
 import type { IdRange } from "../daemon/id-maps.js";
 import { type MountOptions, resolveOptions } from "../daemon/options.js";
+import { isOurs } from "../daemon/place.js";
+import { unmount } from "../daemon/unmount.js";
+import { readMounts } from "../sys/mountinfo.js";
 import { createSocketPair } from "../sys/socket.js";
 import { spawnProgram, waitForChild } from "../sys/spawn.js";
-import { bubblewrapWords, findBubblewrap } from "./bubblewrap.js";
+import { bubblewrapWords, commandPid, findBubblewrap, INFO_FD } from "./bubblewrap.js";
 import { startInNamespaces } from "./namespaces.js";
-import { findLeftovers, makePlace, type Place, removePlace } from "./place.js";
+import { findLeftovers, makePlace, type Place, ROOTFS, removePlace } from "./place.js";
 import { ownEnvironment } from "./programs.js";
 import {
   type MapLine,
@@ -44,7 +50,10 @@ export async function runImage(request: RunRequest): Promise<number> {
 
 /** Takes away a folder that the server has left; what is of other ids goes from within a user namespace that has them. */
 async function remove(folder: string): Promise<void> {
-  if (!existsSync(folder) || removePlace(folder) || process.geteuid?.() === 0) return;
+  if (!existsSync(folder)) return;
+  const rootfs = join(folder, ROOTFS);
+  if (isOurs(readMounts(), nameFromText(rootfs))) await unmount(rootfs, { lazy: true });
+  if (removePlace(folder) || process.geteuid?.() === 0) return;
   const maps = subordinateMaps() ?? singleMaps();
   const words = ["rm", "-rf", "--", folder];
   await waitForChild(
@@ -196,12 +205,20 @@ class Run {
       },
       () => {
         const words = bubblewrapWords(rootfs, { command, surroundings, hostRoot: false });
-        return spawnProgram({
+        const [told, tell] = createSocketPair();
+        const pid = spawnProgram({
           file: bubblewrap,
           args: ["bwrap", ...words],
           env: ownEnvironment(),
+          fds: new Map([[INFO_FD, tell]]),
           blocked: false,
         });
+        closeSync(tell);
+        let info = "";
+        void readText(told).then((text) => {
+          info = text;
+        });
+        return { pid, signal: (number) => process.kill(commandPid(info) ?? pid, number) };
       },
     );
   }
@@ -213,13 +230,13 @@ class Run {
   private async serve(
     request: ServerRequest,
     start: (fds: readonly number[]) => Promise<number>,
-    startCommand?: () => number,
+    startCommand?: () => Started,
   ): Promise<number> {
     const [control, theirControl] = createSocketPair();
     const [status, theirStatus] = createSocketPair();
     let state: "starting" | "live" | "ended" = "starting";
     let stopped: number | undefined;
-    let command: number | undefined;
+    let command: Started | undefined;
     const end = (): void => {
       if (state !== "ended") closeSync(control);
       state = "ended";
@@ -230,7 +247,7 @@ class Run {
         end();
       } else if (state === "live" && !fromTerminal) {
         if (command === undefined) writeSync(control, `${signal}\n`);
-        else process.kill(command, signal);
+        else command.signal(signal);
       }
     });
     try {
@@ -244,6 +261,7 @@ class Run {
         closeSync(theirStatus);
       }
       if (state === "starting") writeSync(control, `${JSON.stringify(request)}\n`);
+      const serverEnd = waitForChild(pid);
       const [word, reason = "", hint = ""] = (await readText(status)).split("\n");
       let code: number | undefined;
       let failure: unknown;
@@ -252,13 +270,15 @@ class Run {
         try {
           command = startCommand?.();
           releaseStreams();
-          if (command !== undefined) code = (await waitForChild(command))?.code;
+          // Without its files nothing good comes of it.
+          void serverEnd.then(() => code === undefined && command?.signal(constants.signals.SIGKILL));
+          if (command !== undefined) code = (await waitForChild(command.pid))?.code;
         } catch (cause) {
           failure = cause;
         }
         if (startCommand !== undefined) end();
       }
-      const ended = await waitForChild(pid);
+      const ended = await serverEnd;
       if (failure !== undefined) throw failure;
       if (word === "refused" && stopped === undefined) {
         throw new CannotServe(reason, RunCode.failure, hint === "" ? undefined : hint);
@@ -269,6 +289,12 @@ class Run {
       end();
     }
   }
+}
+
+/** A command that this process has started itself. */
+interface Started {
+  readonly pid: number;
+  signal(number: number): void;
 }
 
 /** There is no mount, and nothing was run: another way may do it. */

@@ -1,7 +1,7 @@
 // Starting a program as posix_spawn(3) does, and waiting for it: with a choice of descriptors and of blocked signals
 // that child_process does not give. Children started here are not Node's: whoever starts them waits for them here.
 import { bind, bindAsync, bindPlain } from "./libc.js";
-import { allocatePages } from "./memory.js";
+import { allocatePages, type Region } from "./memory.js";
 
 type Address = number;
 const spawnCall = bindPlain<[Address, string, Address, Address, Address, Address]>("posix_spawn", "int", [
@@ -101,16 +101,19 @@ export interface Ended {
   readonly code: number;
 }
 
-const status = allocatePages(4096);
+/** Memory for the answers, as many as there were waits at a time. */
+const answers: Region[] = [];
 
-/**
- * Waits in a thread of Node's pool for a child, or for any with -1; one wait at a time. Undefined when there is no such
- * child.
- */
+/** Waits in a thread of Node's pool for a child, or for any with -1. Undefined when there is no such child. */
 export async function waitForChild(pid: number): Promise<Ended | undefined> {
-  const ended = await waitCall(pid, status.address, 0);
-  if (ended < 0) return undefined;
-  const word = status.view.getInt32(0, true);
-  const signal = word & 0x7f;
-  return { pid: ended, code: signal === 0 ? (word >> 8) & 0xff : 128 + signal };
+  const answer = answers.pop() ?? allocatePages(4096);
+  try {
+    const ended = await waitCall(pid, answer.address, 0);
+    if (ended < 0) return undefined;
+    const word = answer.view.getInt32(0, true);
+    const signal = word & 0x7f;
+    return { pid: ended, code: signal === 0 ? (word >> 8) & 0xff : 128 + signal };
+  } finally {
+    answers.push(answer);
+  }
 }
