@@ -4,7 +4,12 @@ import { Worker } from "node:worker_threads";
 import type { WorkerData, WorkerMessage } from "./protocol.js";
 
 export class ServingThread {
-  private readonly worker = new Worker(new URL("./worker.js", import.meta.url), { execArgv: [] });
+  // Streams of its own: those of the process would become non-blocking, for everybody who has the same pipe.
+  private readonly worker = new Worker(new URL("./worker.js", import.meta.url), {
+    execArgv: [],
+    stdout: true,
+    stderr: true,
+  });
   private readonly ended: Promise<void>;
   private crash: unknown;
 

@@ -1,7 +1,7 @@
 // Entry of the first process of the command's namespaces. Descriptor 3 gives an InitRequest as one line of JSON, then
 // lines with numbers of signals that are for the command; at its end, whoever asked for the run is gone.
 // Everything that is needed is loaded before the image becomes the root: afterwards no file of the host can be read.
-import { mkdirSync, read, readFileSync, statSync } from "node:fs";
+import { read, readFileSync, statSync } from "node:fs";
 import { dieWithParent, limitCapabilities } from "../sys/container.js";
 import { closeOnExec } from "../sys/files.js";
 import { exitNow } from "../sys/process.js";
@@ -42,15 +42,6 @@ function become({ uid, gid, groups }: Account): void {
   if (uid !== 0) dieWithParent();
 }
 
-/** As docker does; where it cannot be made, entering it says so. */
-function makeWorkdir(workdir: string): void {
-  try {
-    mkdirSync(workdir, { recursive: true });
-  } catch {
-    // A read-only root.
-  }
-}
-
 function enterWorkdir(workdir: string): void {
   try {
     process.chdir(workdir);
@@ -79,9 +70,8 @@ async function main(): Promise<number> {
   closeOnExec(CONTROL_FD);
   const { rootfs, command, surroundings, hostRoot } = JSON.parse(readLine(CONTROL_FD)) as InitRequest;
   process.umask(0o022);
-  enterRoot(rootfs, surroundings, hostRoot);
+  enterRoot(rootfs, surroundings, command.workdir, hostRoot);
   const account = findAccount(command.user, textOf("/etc/passwd"), textOf("/etc/group"));
-  makeWorkdir(command.workdir);
   if (hostRoot) limitCapabilities(dockerCapabilities);
   become(account);
   enterWorkdir(command.workdir);

@@ -18,6 +18,7 @@ import { changeDirectory, makeReadOnly, pivotHere, raiseLoopback, setHostname } 
 import { AT_FDCWD, closeFd, O_DIRECTORY, O_PATH, openAt } from "../sys/files.js";
 import { MNT_DETACH, mountAt, unmountAt } from "../sys/mount.js";
 import { MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_STRICTATIME } from "../sys/mount-flags.js";
+import { insideRoot } from "./inside-root.js";
 import { type Bind, RunFailure, type Surroundings } from "./request.js";
 
 const MS_BIND = 4096;
@@ -36,8 +37,13 @@ function ofHost(path: string): string {
   return path === "/" ? "." : path.slice(1);
 }
 
-/** Enters the image. `hostRoot`: the command will be the host's own root. */
-export function enterRoot(rootfs: string, surroundings: Surroundings, hostRoot: boolean): void {
+/** Enters the image and makes `workdir` there. `hostRoot`: the command will be the host's own root. */
+export function enterRoot(
+  rootfs: string,
+  surroundings: Surroundings,
+  workdir: string,
+  hostRoot: boolean,
+): void {
   const { binds, readOnly, network, hostname } = surroundings;
   if (hostname !== undefined) check(setHostname(hostname), `hostname ${hostname}`);
   if (network === "none") raiseLoopback();
@@ -54,6 +60,7 @@ export function enterRoot(rootfs: string, surroundings: Surroundings, hostRoot: 
   makeFolder("/tmp", 0o1777);
   if (network === "host") for (const file of ["/etc/resolv.conf", "/etc/hosts"]) showHostFile(file);
   for (const bind of binds) bindInside(bind);
+  makeFolder(workdir);
   if (hostRoot) closeMachine();
   check(unmountAt(Buffer.from("."), MNT_DETACH), "the host's root");
   process.chdir("/");
@@ -64,8 +71,9 @@ export function enterRoot(rootfs: string, surroundings: Surroundings, hostRoot: 
 function makeFolder(path: string, mode = 0o755): void {
   if (statSync(path, { throwIfNoEntry: false }) !== undefined) return;
   try {
-    mkdirSync(path, { recursive: true });
-    chmodSync(path, mode);
+    const place = insideRoot("/", path);
+    mkdirSync(place, { recursive: true });
+    chmodSync(place, mode);
   } catch {
     // Read-only, with an upper directory that was named.
   }
@@ -141,18 +149,9 @@ function showHostFile(path: string): void {
   const host = realPathOnHost(path);
   const own = statSync(path, { throwIfNoEntry: false });
   if (host === undefined || (own !== undefined && !(own.isFile() && own.size === 0))) return;
-  const target = followLinks(path);
+  const target = insideRoot("/", path);
   makeFile(target);
   if (mount(ofHost(host), target, "", MS_BIND) >= 0) makeReadOnly(target, false);
-}
-
-/** The last name that a chain of symlinks in the image leads to, whether it is there or not. */
-function followLinks(path: string): string {
-  for (let i = 0; i < 40; i++) {
-    if (lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() !== true) break;
-    path = resolve(dirname(path), readlinkSync(path));
-  }
-  return path;
 }
 
 /** The host's file behind a path, absolute; undefined where there is none. Relative to the old root as long as that is. */
