@@ -1,7 +1,7 @@
 // `imgfs run`: as root here, and as an ordinary user, with one id and with many, by unshare and by bubblewrap, in a private
 // corner. Whatever happens, no process, mount or folder of a run may be left.
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import { cannotMount, command, type Outcome, run, scratchDirectory, titleOf } from "./mounted.js";
 import { type Corner, makeCorner } from "./private.js";
@@ -44,8 +44,9 @@ function root(): Person {
       const folder = scratchDirectory("root");
       const temporary = join(folder, "tmp");
       mkdirSync(temporary);
-      const env = { image, empty, temporary, TMPDIR: temporary, imgfs: command };
-      const text = `cd "${folder}"\nimgfs() { "$imgfs" "$@"; }\n${script}\n${clean}`;
+      const env = { image, empty, temporary, PATH: `${dirname(command)}:${process.env["PATH"]}` };
+      // Exported here, so that it is in the environment of what the script starts and not in the shell's own.
+      const text = `export TMPDIR="$temporary"\ncd "${folder}"\n${script}\n${clean}`;
       return run("bash", ["--norc", "-euc", text], { env, ...(input === undefined ? {} : { input }) });
     },
   };
@@ -322,10 +323,7 @@ END
         { send: "exit 5\r" },
       ];
       const outcome = await person.tell(
-        `python3 '${driver}' '${JSON.stringify(steps)}' ${go} --entrypoint bash "$image" --norc`.replace(
-          "imgfs run",
-          "$(command -v imgfs || echo $imgfs) run",
-        ),
+        `python3 '${driver}' '${JSON.stringify(steps)}' ${go} --entrypoint bash "$image" --norc`,
       );
       expect(outcome, outcome.stdout + outcome.stderr).toMatchObject({ code: 5 });
     });

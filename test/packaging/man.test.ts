@@ -38,8 +38,11 @@ describe.skipIf(missing !== undefined)(titleOf("man pages", missing), () => {
 
   it("tell every command, every option and every form of a source", async () => {
     const whole = await shown("imgfs.1");
-    const mount = await shown("imgfs-mount.1");
-    const pageWith = (name: string): string => (name === "mount" ? mount : whole);
+    const own = new Map([
+      ["mount", await shown("imgfs-mount.1")],
+      ["run", await shown("imgfs-run.1")],
+    ]);
+    const pageWith = (name: string): string => own.get(name) ?? whole;
     const wanted = tree.commands.flatMap(({ name, usage, options }) => [
       ...usage.map((form) => ({ page: whole, text: `imgfs ${form}` })),
       ...options.flatMap((option) => option.names.map((flag) => ({ page: pageWith(name), text: flag }))),
