@@ -164,6 +164,18 @@ async function unmount() {
   return "imgfs umount rootfs: the daemon has ended, the upper holds the changes";
 }
 
+async function runCommand() {
+  const said = await imgfs(
+    "run",
+    at.built,
+    "--",
+    "/bin/sh",
+    "-c",
+    "echo process $$ of its own namespace > /made; cat /made",
+  );
+  return `imgfs run built -- /bin/sh -c ...: ${said.trim()}; mount and changes are gone again`;
+}
+
 async function demo() {
   if (process.getuid() !== 0) throw new Error("the demo needs root, for chroot and /dev/fuse");
   await step("install", async () => {
@@ -188,6 +200,7 @@ async function demo() {
   await step("delete", deleteFile);
   await step("df", diskFree);
   await step("unmount", unmount);
+  await step("run", runCommand);
 }
 
 // ---------------------------------------------------------------- the end

@@ -19,7 +19,8 @@ const packages = [
   {
     name: "util-linux",
     commands: ["unshare", "setpriv", "nsenter"],
-    for: "mounts in namespaces, as other users",
+    for: "mounts in namespaces, as other users, and imgfs run",
+    demo: true,
   },
   {
     name: "fuse3",
@@ -30,7 +31,7 @@ const packages = [
   { name: "runc", commands: ["runc"], for: "the tests of container runtimes" },
   { name: "crun", commands: ["crun"], for: "the tests of container runtimes" },
   { name: "runsc", commands: ["runsc"], for: "the tests of container runtimes" },
-  { name: "bubblewrap", commands: ["bwrap"], for: "the tests of container runtimes" },
+  { name: "bubblewrap", commands: ["bwrap"], for: "the tests of container runtimes and of imgfs run" },
   {
     name: "uidmap",
     commands: ["newuidmap", "newgidmap"],

@@ -23,6 +23,18 @@ function textOf(path: string): string {
   return stat?.isFile() && stat.size < 16 << 20 ? readFileSync(path, "latin1") : "";
 }
 
+/**
+ * The host's root, in a user namespace where it has no id, becomes the root of that. Not before: what this program is
+ * loaded from may be open to the host's root alone.
+ */
+function becomeRoot(): void {
+  if (process.geteuid?.() === 0) return;
+  process.setgroups?.([]);
+  process.setgid?.(0);
+  process.setuid?.(0);
+  dieWithParent();
+}
+
 /** Becomes the account, for good. */
 function become({ uid, gid, groups }: Account): void {
   const id = `${uid}:${gid}`;
@@ -70,6 +82,7 @@ async function main(): Promise<number> {
   closeOnExec(CONTROL_FD);
   const { rootfs, command, surroundings, hostRoot } = JSON.parse(readLine(CONTROL_FD)) as InitRequest;
   process.umask(0o022);
+  becomeRoot();
   enterRoot(rootfs, surroundings, command.workdir, hostRoot);
   const account = findAccount(command.user, textOf("/etc/passwd"), textOf("/etc/group"));
   if (hostRoot) limitCapabilities(dockerCapabilities);

@@ -33,7 +33,7 @@ export async function startInNamespaces({ namespaces, maps, words, env, fds }: S
   if (unshare === undefined) throw new RunFailure("unshare is not installed", 125, "install util-linux");
   const [errors, theirErrors] = createSocketPair();
   const [talk, theirTalk] = createSocketPair();
-  const flags = maps === undefined ? namespaces : ["--user", ...namespaces];
+  const flags = maps === undefined ? namespaces : [...userNamespace(maps), ...namespaces];
   const pid = spawnProgram({
     file: unshare,
     args: ["unshare", ...flags, "--", "/bin/sh", "-c", script, "sh", ...words],
@@ -68,6 +68,12 @@ export async function startInNamespaces({ namespaces, maps, words, env, fds }: S
       }
     }
   }
+}
+
+/** Where root inside is another user than this one, the rights inside must outlast execve(2) until the program is root. */
+function userNamespace({ uids }: NamespaceMaps): readonly string[] {
+  const isOwn = uids.some(([inside, outside]) => inside === 0 && outside === process.geteuid?.());
+  return isOwn ? ["--user"] : ["--user", "--keep-caps"];
 }
 
 /** Up to `limit` bytes, waiting for them until the other side has closed. */

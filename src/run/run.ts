@@ -281,7 +281,7 @@ class Run {
       const ended = await serverEnd;
       if (failure !== undefined) throw failure;
       if (word === "refused" && stopped === undefined) {
-        throw new CannotServe(reason, RunCode.failure, hint === "" ? undefined : hint);
+        throw refusal(reason, hint === "" ? undefined : hint);
       }
       return stopped ?? code ?? ended?.code ?? RunCode.failure;
     } finally {
@@ -302,6 +302,17 @@ class CannotServe extends RunFailure {}
 
 function cannotServe(cause: unknown): unknown {
   return cause instanceof RunFailure ? new CannotServe(cause.message, cause.exitCode, cause.hint) : cause;
+}
+
+/** What the server says: only where it is the way to the kernel that is closed may another way do better. */
+function refusal(reason: string, hint: string | undefined): RunFailure {
+  const isChannel = /\/dev\/fuse|mount\(2\)|fusermount|not permitted to this user/.test(reason);
+  const keepsNoXattrs = /keeps no user xattrs/.test(reason);
+  return new (isChannel ? CannotServe : RunFailure)(
+    reason,
+    RunCode.failure,
+    keepsNoXattrs ? "TMPDIR=/var/tmp, or --upper, names a directory of another filesystem" : hint,
+  );
 }
 
 function serverWords(): string[] {
