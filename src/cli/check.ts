@@ -1,13 +1,59 @@
 // The `check` command: exit code 0 when nothing is wrong, 3 when something is.
 import { type CheckReport, checkImage, type Finding } from "../imgfs/check.js";
-import { ExitCode } from "./failure.js";
-import { findImage } from "./open.js";
+import type { UpperFinding, UpperReport } from "../overlay/check-upper.js";
+import { ExitCode, Failure } from "./failure.js";
+import { findImage, openTree } from "./open.js";
 import { formatBytes, plural, printResult } from "./output.js";
 
-export function check(path: string, options: { readonly data?: boolean; readonly json?: boolean }): void {
+export interface CheckOptions {
+  readonly data?: boolean;
+  readonly json?: boolean;
+  readonly upper?: string;
+  readonly work?: string;
+}
+
+export async function check(path: string | undefined, options: CheckOptions): Promise<void> {
+  const { upper, work } = options;
+  if (upper !== undefined) {
+    if (options.data === true)
+      throw new Failure(ExitCode.usage, "check: --data is for an image, not for --upper");
+    await checkUpperDirectory(upper, work, path, options.json === true);
+    return;
+  }
+  if (work !== undefined) throw new Failure(ExitCode.usage, "check: --work goes with --upper");
+  if (path === undefined) throw new Failure(ExitCode.usage, "check: an image, or --upper, is needed");
   const report = checkImage(findImage(path), { data: options.data === true });
   printResult(report, options.json === true, text);
   if (report.findings.length > 0) process.exitCode = ExitCode.damage;
+}
+
+async function checkUpperDirectory(
+  upper: string,
+  work: string | undefined,
+  path: string | undefined,
+  json: boolean,
+): Promise<void> {
+  const { checkUpper } = await import("../overlay/check-upper.js");
+  const image = path === undefined ? undefined : openTree(path);
+  try {
+    const report = checkUpper({ upper, work, image });
+    printResult(report, json, upperText);
+    if (report.findings.length > 0) process.exitCode = ExitCode.damage;
+  } finally {
+    image?.close();
+  }
+}
+
+function upperText({ findings, notes, leftOut, objects }: UpperReport): string {
+  const more = leftOut === 0 ? "" : ` and ${leftOut} more of the same kinds`;
+  const damage = findings.length === 0 ? "no damage found" : `${plural(findings.length, "finding")}${more}`;
+  const noted = notes.length === 0 ? "" : `, ${plural(notes.length, "note")}`;
+  const told = ({ path, problem }: UpperFinding, kind: string): string => `${path}: ${kind}${problem}\n`;
+  return [
+    ...findings.map((finding) => told(finding, "")),
+    ...notes.map((note) => told(note, "note: ")),
+    `${damage} in ${plural(objects, "object")}${noted}\n`,
+  ].join("");
 }
 
 function text(report: CheckReport): string {

@@ -233,9 +233,11 @@ export function program(startMount: StartMount): Command {
 
   root
     .command("check")
-    .argument("<image>", "image folder, index, layer blob or flattened file", path)
-    .description("verify every table, and with --data every byte of content")
+    .argument("[image]", "image folder, index, layer blob or flattened file", path)
+    .description("verify every table, and with --data every byte of content; or an upper directory")
     .option("--data", "read all file contents and compare their digests")
+    .option("--upper <dir>", "verify this upper directory, which no mount may use, against the image", path)
+    .option("--work <dir>", "its work directory (default: UPPER.work)", path)
     .option("--json", "print the result as JSON")
     .action(async (image, _, command) =>
       (await import("./check.js")).check(image, command.optsWithGlobals()),

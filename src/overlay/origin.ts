@@ -16,7 +16,7 @@ import type { Lower } from "./lower.js";
 import type { OverlayState, WritableState } from "./state.js";
 import { claimTree, type Upper } from "./upper.js";
 
-const originXattr = Buffer.from("user.imgfs.origin");
+export const originXattr: Buffer = Buffer.from("user.imgfs.origin");
 const trustedMetacopy = Buffer.from("trusted.overlay.metacopy");
 
 /** Where an object of the upper directory comes from; rows of the image, or -1. */

@@ -37,7 +37,7 @@ interface Place {
 }
 
 export const renameNote: Buffer = Buffer.from("rename");
-const FORM = /^(\d+) (\d+) (\d+)\/([^/]+)\/([^/]+)$/s;
+export const renameForm: RegExp = /^(\d+) (\d+) (\d+)\/([^/]+)\/([^/]+)$/s;
 
 /** Moves what is at `from` over what is at `to`, and leaves a whiteout. 0 or a negative errno, with nothing changed. */
 export function swapAway(upper: Upper, from: Place, to: Place, isDirectory: boolean): number {
@@ -113,7 +113,7 @@ export function finishRename(upper: Upper): void {
   if (length < 0) return;
   check(fault("setup.finish-rename"), "rename to be finished");
   const text = Buffer.from(memory.bytes.subarray(0, length)).toString("latin1");
-  const [, fromIno, toIno, movedIno, fromName, toName] = FORM.exec(text) ?? [];
+  const [, fromIno, toIno, movedIno, fromName, toName] = renameForm.exec(text) ?? [];
   const found = new Map<number, number>();
   try {
     if (fromName !== undefined && toName !== undefined) {

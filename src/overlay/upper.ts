@@ -43,9 +43,9 @@ import { readXattrFd, removeXattrFd, writeXattrFd } from "../sys/xattr.js";
 import { fault } from "./fault.js";
 import { type Overrides, readOverrides } from "./override.js";
 
-const LAYOUT = "imgfs upper 1";
-const upperMark = Buffer.from("user.imgfs.upper");
-const treeMark = Buffer.from("user.imgfs.tree");
+export const LAYOUT = "imgfs upper 1";
+export const upperMark: Buffer = Buffer.from("user.imgfs.upper");
+export const treeMark: Buffer = Buffer.from("user.imgfs.tree");
 const trustedProbe = Buffer.from("trusted.overlay.imgfs-probe");
 
 export interface Upper {

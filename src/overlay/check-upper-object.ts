@@ -1,0 +1,66 @@
+// What `imgfs check --upper` asks of one object: the marks that it carries, and that they fit what it is.
+import { displayName } from "../base/bytes.js";
+import { digestHex } from "../base/digest.js";
+import { S_IFMT, S_IFREG, type Stat } from "../sys/stat.js";
+import type { UpperCheck } from "./check-upper.js";
+
+const ORIGIN = /^(0|[1-9][0-9]{0,9}) ([0-9a-f]{16})( meta| metacopy)?$/;
+const REDIRECT = /^(0|[1-9][0-9]{0,9}) ([0-9a-f]{16})( told)?$/;
+
+/** Names that begin with `user.imgfs.` and are ours; those that go on with `imgfs.` are a program's, escaped. */
+const own = new Set(["origin", "impure", "whiteouts", "redirect"]);
+const ownOfRoot = new Set(["upper", "tree"]);
+const PREFIX = "user.imgfs.";
+
+/** The first mark that is none of ours, or not at this place. */
+export function unknownMark(names: readonly string[], isRoot: boolean): string | undefined {
+  return names.find((name) => {
+    if (!name.startsWith(PREFIX) || name.startsWith(`${PREFIX}imgfs.`)) return false;
+    const mark = name.slice(PREFIX.length);
+    return !own.has(mark) && !(isRoot && ownOfRoot.has(mark));
+  });
+}
+
+export interface Named {
+  readonly row: number;
+  /** What follows the row and the tree. */
+  readonly rest: string;
+}
+
+/** What an origin, or with `redirect` a directory's redirect, names; undefined when it is none. */
+export function parseMark(value: Buffer, redirect = false): (Named & { tree: string }) | undefined {
+  const [, row, tree, rest = ""] = (redirect ? REDIRECT : ORIGIN).exec(value.toString("latin1")) ?? [];
+  return row === undefined || tree === undefined ? undefined : { row: Number(row), tree, rest };
+}
+
+/** What is wrong with a mark that names a row; undefined when nothing is. */
+export function markProblem(check: UpperCheck, value: Buffer, redirect = false): string | undefined {
+  const what = redirect ? "redirect" : "origin";
+  const named = parseMark(value, redirect);
+  if (named === undefined) return `its ${what} is none: "${displayName(value)}"`;
+  if (check.tree === undefined) return `its ${what} names an image, and the upper directory belongs to none`;
+  if (named.tree !== check.tree) return `its ${what} names another image`;
+  const { lower } = check;
+  if (lower === undefined) return undefined;
+  if (named.tree !== digestHex(lower.tree.treeRoot).slice(0, 16)) return `its ${what} names another image`;
+  if (named.row >= lower.tree.inodeCount) return `its ${what} names row ${named.row}, which is not there`;
+  return undefined;
+}
+
+/** What is wrong with the origin of a file; `row` is that of its entry in the index, -1 for none. */
+export function originProblem(check: UpperCheck, value: Buffer, stat: Stat, row: number): string | undefined {
+  const problem = markProblem(check, value);
+  if (problem !== undefined) return problem;
+  const named = parseMark(value) as Named;
+  if (row >= 0 && named.row !== row) return `its origin names row ${named.row}, the index row ${row}`;
+  const { lower } = check;
+  if (lower === undefined) return undefined;
+  if ((lower.tree.mode(named.row) & S_IFMT) !== S_IFREG) {
+    return `its origin names row ${named.row}, which is no file`;
+  }
+  // Smaller it may be: a truncation that a crash cut short has its size before it has its data.
+  if (named.rest !== "" && stat.size > lower.tree.size(named.row)) {
+    return `a copy without data that is larger than row ${named.row}`;
+  }
+  return undefined;
+}
