@@ -15,6 +15,7 @@ function writeAll(fd: number, data: string | Uint8Array): void {
     } catch (cause) {
       const { code } = cause as NodeJS.ErrnoException;
       if (code === "EPIPE") throw new ClosedPipe();
+      if (code === "EBADF") throw new Error("standard output is closed");
       if (code !== "EAGAIN") throw cause;
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
     }
