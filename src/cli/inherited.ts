@@ -1,9 +1,13 @@
 // Descriptors of whoever started a mount in the background: the mount must not hold their files, locks and pipes.
-import { closeSync, fstatSync, readdirSync, readlinkSync } from "node:fs";
+import { closeSync, readdirSync, readlinkSync } from "node:fs";
+import { url as debuggerAddress } from "node:inspector";
+
+/** What Node opens for itself before a program starts; it makes sockets for a parent that is Node, and for a debugger. */
+const nodesOwn = /^(anon_inode:|\/dev\/(null|random|urandom)$)/;
 
 /**
- * Closes what this process was started with, from descriptor `from` on, as far as it cannot be Node's own: regular files,
- * and pipes of which only one end is here. To be called before anything is opened.
+ * Closes what this process was started with, from descriptor `from` on, as far as it cannot be Node's own: all but
+ * anonymous inodes and pipes of which both ends are here. To be called before anything is opened.
  */
 export function closeInherited(from: number): void {
   const targets = new Map<number, string>();
@@ -15,9 +19,11 @@ export function closeInherited(from: number): void {
     }
   }
   const all = [...targets.values()];
+  const hasSockets = process.channel !== undefined || debuggerAddress() !== undefined;
   for (const [fd, target] of targets) {
-    if (fd < from) continue;
-    const onePipeEnd = target.startsWith("pipe:") && all.filter((other) => other === target).length === 1;
-    if (onePipeEnd || fstatSync(fd).isFile()) closeSync(fd);
+    if (fd < from || nodesOwn.test(target)) continue;
+    if (target.startsWith("socket:") && hasSockets) continue;
+    if (target.startsWith("pipe:") && all.filter((other) => other === target).length > 1) continue;
+    closeSync(fd);
   }
 }

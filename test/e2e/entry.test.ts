@@ -76,6 +76,29 @@ describe.skipIf(cannotMount !== undefined)(titleOf("the command", cannotMount), 
     await until("the daemon has ended", () => !isRunning(pid));
   });
 
+  // A descriptor of the caller that is a socket, a device or a directory must not live as long as the mount does.
+  it("holds no socket, device or directory of its caller, whatever its number", async () => {
+    const mountpoint = scratchDirectory("mnt");
+    const pidFile = scratch("pid");
+    cleanLater(mountpoint, pidFile);
+    const script = `
+import os, socket, subprocess, sys
+ours, theirs = socket.socketpair()
+numbers = {20: theirs.fileno(), 21: os.open("/dev/zero", os.O_RDONLY), 23: os.open(sys.argv[1], os.O_RDONLY)}
+for number, fd in numbers.items():
+    os.dup2(fd, number, inheritable=True)
+print(subprocess.run(sys.argv[2:], pass_fds=list(numbers)).returncode)
+theirs.close(); os.close(20)
+ours.settimeout(60)
+print(ours.recv(1))`;
+    const folder = scratchDirectory("held");
+    const args = ["-c", script, folder, command, "mount", image, mountpoint, "--pid-file", pidFile];
+    expect(await run("python3", args)).toMatchObject({ code: 0, stdout: "0\nb''\n", stderr: "" });
+    const held = await run("sh", ["-c", 'readlink /proc/"$(cat "$1")"/fd/*', "sh", pidFile]);
+    expect(held.stdout).not.toMatch(/\/dev\/zero|-held$/m);
+    expect(await run(command, ["umount", mountpoint])).toMatchObject({ code: 0 });
+  });
+
   it("mounts with any of the standard streams closed", async () => {
     const mountpoint = scratchDirectory("mnt");
     const pidFile = scratch("pid");
@@ -85,6 +108,25 @@ describe.skipIf(cannotMount !== undefined)(titleOf("the command", cannotMount), 
       expect(await run("sh", ["-c", script, command, image, mountpoint, pidFile]), closed).toMatchObject({
         stdout: "0 0\n",
         stderr: "",
+      });
+    }
+  });
+
+  // What could not be written must not look as if it had been.
+  it("fails when it has something to write and stdout is closed", async () => {
+    for (const words of [
+      "cat IMAGE /stack/top",
+      "ls IMAGE /",
+      "extract --tar IMAGE",
+      "inspect IMAGE",
+      "--version",
+    ]) {
+      const script = `"$1" ${words.replace("IMAGE", '"$2"')} >&-; echo $? >&2`;
+      const { stdout, stderr } = await run("sh", ["-c", script, "sh", command, image]);
+      expect({ words, stdout, stderr }).toEqual({
+        words,
+        stdout: "",
+        stderr: expect.stringMatching(/^imgfs: [^\n]*standard output is closed\n1\n$/),
       });
     }
   });
