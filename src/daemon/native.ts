@@ -36,6 +36,7 @@ export async function serveNative(data: WorkerData, tell: (message: WorkerMessag
         mountpoint,
         readOnly: options.readOnly ?? options.upper === undefined,
         devices: options.devices,
+        untrusted: fileSystem.features?.untrusted,
         kernel: options.kernel ?? {},
       }),
       log,

@@ -37,6 +37,7 @@ async function run({ options, counters, logFd }: WorkerData): Promise<void> {
         mountpoint,
         readOnly: options.readOnly ?? options.upper === undefined,
         devices: options.devices,
+        untrusted: fileSystem.features?.untrusted,
         kernel: options.kernel ?? {},
       });
       tell({ kind: "mounted", fd: channel.fd, mountpoint });

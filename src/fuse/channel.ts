@@ -6,7 +6,7 @@ import { Errno, FsError } from "../base/errno.js";
 import { AT_FDCWD, closeFd, closeOnExec, O_RDWR, openAt } from "../sys/files.js";
 import { check } from "../sys/libc.js";
 import { mountAt } from "../sys/mount.js";
-import { MS_NODEV, MS_RDONLY } from "../sys/mount-flags.js";
+import { MS_NODEV, MS_NOSUID, MS_RDONLY } from "../sys/mount-flags.js";
 import { openByFusermount } from "./fusermount.js";
 
 /** The subtype by which our mounts are known in /proc/self/mountinfo. */
@@ -44,6 +44,8 @@ export interface ChannelOptions {
   readonly readOnly: boolean;
   /** Device nodes work. In a user namespace the kernel never lets them. */
   readonly devices: boolean;
+  /** Neither device nodes nor setuid work unless the flags say so: see `Features`. */
+  readonly untrusted?: boolean | undefined;
   readonly kernel: KernelOptions;
 }
 
@@ -103,8 +105,10 @@ function channelOf(fd: number): Channel {
 }
 
 /** The mount that the options ask for. */
-export function requestOf({ source, mountpoint, readOnly, devices, kernel }: ChannelOptions): MountRequest {
-  const asked = ((devices ? 0 : MS_NODEV) | (kernel.set ?? 0)) & ~(kernel.clear ?? 0);
+export function requestOf(options: ChannelOptions): MountRequest {
+  const { source, mountpoint, readOnly, devices, untrusted, kernel } = options;
+  const usual = (untrusted ? MS_NODEV | MS_NOSUID : 0) | (devices ? 0 : MS_NODEV);
+  const asked = (usual | (kernel.set ?? 0)) & ~(kernel.clear ?? 0);
   return {
     source: kernel.fsname ?? source,
     subtype: kernel.subtype ?? SUBTYPE,

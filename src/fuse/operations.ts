@@ -242,6 +242,8 @@ export interface Features {
   readonly posixAcl?: boolean;
   /** lookup answers the names `.` and `..` for any nodeid it has issued, so file handles outlive the kernel's cache. */
   readonly export?: boolean;
+  /** Owners, modes and kinds in it may be the word of somebody who could not give them: setuid and devices must not work. */
+  readonly untrusted?: boolean;
 }
 
 /**

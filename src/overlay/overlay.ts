@@ -5,6 +5,7 @@ import type { Logger } from "../base/log.js";
 import type { FileSystem, Open, Request, StatxReply } from "../fuse/operations.js";
 
 import { noName, unlinkAt } from "../sys/files.js";
+import { keepsSetuid } from "../sys/process.js";
 import { processStartTime } from "../sys/process-time.js";
 import { emptyStat, S_IFDIR, statFd } from "../sys/stat.js";
 import { getattr, statx } from "./attributes.js";
@@ -90,7 +91,8 @@ export function createOverlay(options: OverlayOptions): FileSystem {
     options.image.close();
   };
   return {
-    features: { posixAcl: true, export: true },
+    // In a user namespace, and for ordinary users, the kernel sees to it.
+    features: { posixAcl: true, export: true, untrusted: keepsSetuid && upper?.overrides.all === true },
     helperModule: options.image.helperModule,
     init(_info, services) {
       m.services = services;

@@ -4,7 +4,8 @@
 // FormatContainersOverrideXattrDevice); fuse-overlayfs leaves the type out.
 // What is neither file nor directory is then an empty file; a symlink's holds the target.
 // Invariant: an upper directory says on its root, before the first one is there, that objects in it may have one: by the
-// root's own (all of them), or by a mark of ours (devices 0:0 alone, which are empty files).
+// root's own (all of them), or by a mark of ours (devices 0:0 alone, which are empty files). Whoever can write there can
+// make an override, so a mount by root heeds no other without the root's word, and none of them gives rights to others.
 import { Errno } from "../base/errno.js";
 import {
   deviceMajor,
@@ -74,9 +75,8 @@ export function allowDevices(overrides: Overrides): number {
 
 /** Writes the override of the file or directory open at `fd`. 0 or a negative errno. */
 export function writeOverride(overrides: Overrides, fd: number, override: Override): number {
-  const isDeviceZero = (override.mode & S_IFMT) === S_IFCHR && override.rdev === 0;
   if (fd !== overrides.rootFd) {
-    const allowed = isDeviceZero ? allowDevices(overrides) : allowOverrides(overrides);
+    const allowed = isDeviceZero(override) ? allowDevices(overrides) : allowOverrides(overrides);
     if (allowed < 0) return allowed;
   }
   const failed = fault(fd === overrides.rootFd && !overrides.all ? "override.allow" : "override.write");
@@ -102,9 +102,15 @@ export function readOverride(
       ? readXattrFd(directoryFd, overrideXattr)
       : readXattrAt(directoryFd, name, overrideXattr);
   if (typeof value === "number") return undefined;
-  const override = parseOverride(value, stat);
+  const parsed = parseOverride(value, stat);
+  const isAllowed = overrides.all || (parsed !== undefined && isDeviceZero(parsed));
+  const override = isAllowed ? parsed : undefined;
   if (override === undefined) wrong(value);
   return override;
+}
+
+function isDeviceZero({ mode, rdev }: Override): boolean {
+  return (mode & S_IFMT) === S_IFCHR && rdev === 0;
 }
 
 function mayHaveOverride(overrides: Overrides, { mode, size }: Stat): boolean {
