@@ -4,7 +4,7 @@
 import { workerData } from "node:worker_threads";
 import { Errno } from "../base/errno.js";
 import { signalEventFd } from "../sys/poll.js";
-import { type HelperData, runAnyJob, type Task, type TaskDone } from "./job.js";
+import { type HelperData, RUNNING, runAnyJob, STARTING, type Task, type TaskDone } from "./job.js";
 import { createNotifier } from "./notify.js";
 import type { Job, JobResult, RunTask } from "./operations.js";
 
@@ -20,7 +20,13 @@ function attempt(job: Job): JobResult {
   }
 }
 
+// No message is taken before this module has run to its end.
+const given = Atomics.compareExchange(running, 0, STARTING, RUNNING) === STARTING;
+Atomics.notify(running, 0);
+
 port.on("message", (task: Task) => {
+  // Started too late: whoever gave the tasks has taken them back.
+  if (!given && task.kind !== "stop") return;
   switch (task.kind) {
     case "job": {
       const result = attempt(task.job);
@@ -40,6 +46,3 @@ port.on("message", (task: Task) => {
       break;
   }
 });
-
-Atomics.store(running, 0, 1);
-Atomics.notify(running, 0);

@@ -1,7 +1,8 @@
 // A pool of helper threads that its owner can use while it never returns to an event loop: tasks go out over message
 // ports, results are taken with receiveMessageOnPort. Threads start when there is work for them and none is free.
 // A thread that cannot be started is no failure of a task: its owner then does the work itself. The owner would never
-// hear a thread's error event, so it waits, once for each thread, until the thread has said that it runs.
+// hear a thread's error event, so while a thread starts the owner looks at times whether it runs, and takes back what it
+// has given to one that does not. It does not wait for it: a start takes as long as many requests.
 import {
   MessageChannel,
   type MessagePort,
@@ -10,7 +11,7 @@ import {
   Worker,
 } from "node:worker_threads";
 import type { Logger } from "../base/log.js";
-import type { HelperData, Task, TaskDone } from "./job.js";
+import { GIVEN_UP, type HelperData, RUNNING, STARTING, type Task, type TaskDone } from "./job.js";
 
 /** Starting takes some tens of milliseconds; beyond this many something is wrong with the thread. */
 const START_LIMIT = 5_000;
@@ -21,8 +22,11 @@ const resourceLimits: ResourceLimits = { maxYoungGenerationSizeMb: 2 };
 interface Helper {
   readonly worker: Worker;
   readonly port: MessagePort;
-  /** 1 once the thread takes tasks. */
+  /** STARTING until makes it RUNNING, or its owner GIVEN_UP. */
   readonly ready: Int32Array<SharedArrayBuffer>;
+  readonly startedAt: number;
+  /** Tasks it was given while it was starting. */
+  given: Task[];
   /** Jobs given and not yet taken back. */
   running: number;
 }
@@ -63,7 +67,7 @@ export class HelperPool {
 
   /** The same without waiting for a thread to start: one that is needed is there for later tasks. */
   postNow(task: Task): boolean {
-    const ready = this.helpers.filter((helper) => Atomics.load(helper.ready, 0) === 1);
+    const ready = this.helpers.filter(isRunning);
     const idle = ready.find((helper) => helper.running === 0);
     if (idle === undefined && ready.length === this.helpers.length && ready.length < this.limit) this.start();
     return this.give(idle ?? leastBusy(ready), task);
@@ -72,7 +76,34 @@ export class HelperPool {
   private give(helper: Helper | undefined, task: Task): boolean {
     if (helper === undefined) return false;
     if (task.kind === "job") helper.running++;
+    if (!isRunning(helper)) helper.given.push(task);
     helper.port.postMessage(task);
+    return true;
+  }
+
+  /** Whether a thread that has tasks is not running yet: then {@link takeBack} is to be called at times. */
+  get starting(): boolean {
+    return this.helpers.some((helper) => helper.given.length > 0);
+  }
+
+  /** Gives back the tasks of threads that have not started in time, which will never do them. */
+  takeBack(): Task[] {
+    const back: Task[] = [];
+    for (const helper of [...this.helpers]) {
+      if (isRunning(helper)) helper.given = [];
+      else if (performance.now() - helper.startedAt > START_LIMIT && this.giveUp(helper))
+        back.push(...helper.given);
+    }
+    return back;
+  }
+
+  /** False when the thread runs after all. */
+  private giveUp(helper: Helper): boolean {
+    if (Atomics.compareExchange(helper.ready, 0, STARTING, GIVEN_UP) !== STARTING) return false;
+    // Never terminate(): it may be inside the C library. It ends by itself should it get that far.
+    letEnd(helper);
+    this.helpers.splice(this.helpers.indexOf(helper), 1);
+    this.failedToStart(new Error(`not running after ${START_LIMIT} ms`));
     return true;
   }
 
@@ -106,18 +137,14 @@ export class HelperPool {
     if (idle !== undefined) return idle;
     if (this.helpers.length < this.limit) {
       const started = this.start();
-      if (started !== undefined && this.waitFor(started)) return started;
+      if (started !== undefined && (this.more.hear === undefined || this.waitFor(started))) return started;
     }
     return leastBusy(this.helpers);
   }
 
+  /** For an owner that does not look at times. */
   private waitFor(helper: Helper): boolean {
-    if (Atomics.wait(helper.ready, 0, 0, START_LIMIT) !== "timed-out") return true;
-    // Never terminate(): it may be inside the C library. It ends by itself should it get that far.
-    letEnd(helper);
-    this.helpers.splice(this.helpers.indexOf(helper), 1);
-    this.failedToStart(new Error(`not running after ${START_LIMIT} ms`));
-    return false;
+    return Atomics.wait(helper.ready, 0, STARTING, START_LIMIT) !== "timed-out" || !this.giveUp(helper);
   }
 
   private failedToStart(error: unknown): void {
@@ -139,7 +166,8 @@ export class HelperPool {
       });
       // Heard only once the owner is back in its event loop; unheard it would end the owner.
       worker.on("error", (error) => this.log.error("a helper thread failed", { error }));
-      const helper: Helper = { worker, port: port1, ready, running: 0 };
+      const startedAt = performance.now();
+      const helper: Helper = { worker, port: port1, ready, startedAt, given: [], running: 0 };
       if (this.more.hear !== undefined) this.listen(helper, this.more.hear);
       port1.unref();
       this.helpers.push(helper);
@@ -150,6 +178,10 @@ export class HelperPool {
       return undefined;
     }
   }
+}
+
+function isRunning({ ready }: Helper): boolean {
+  return Atomics.load(ready, 0) === RUNNING;
 }
 
 /** Lets a thread end after the tasks it has. */

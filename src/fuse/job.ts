@@ -23,6 +23,11 @@ export interface TaskDone extends JobResult {
   readonly id: number;
 }
 
+/** The word by which a thread and its owner agree whether it has started: it takes no task that its owner takes back. */
+export const STARTING = 0;
+export const RUNNING = 1;
+export const GIVEN_UP = 2;
+
 /** What a helper thread is started with. */
 export interface HelperData {
   /** The FUSE descriptor. */
@@ -31,7 +36,7 @@ export interface HelperData {
   readonly wakeFd: number;
   /** Takes {@link Task}s, gives {@link TaskDone}s. */
   readonly port: MessagePort;
-  /** One word, 0 until the thread is ready for tasks. */
+  /** One word, STARTING until the thread is ready for tasks. */
   readonly running: Int32Array<SharedArrayBuffer>;
   /** The module for the filesystem's own jobs. */
   readonly module: string | undefined;

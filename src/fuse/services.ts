@@ -11,7 +11,7 @@ import type { Logger } from "../base/log.js";
 import { closeFd } from "../sys/files.js";
 import { clearEventFd, createEventFd, createPoll, type Poll, signalEventFd } from "../sys/poll.js";
 import { HelperPool } from "./helpers.js";
-import { runAnyJob, type TaskDone } from "./job.js";
+import { runAnyJob, type Task, type TaskDone } from "./job.js";
 import { createNotifier, type Notifier } from "./notify.js";
 import {
   type Job,
@@ -30,6 +30,8 @@ const SHORT_JOB_THREADS = Math.max(1, Math.min(4, availableParallelism() - 1));
 const DRAIN_LIMIT = 30_000;
 /** Longest name of an invalidation (FUSE_NAME_MAX before Linux 6.13). */
 const NAME_LIMIT = 1024;
+/** How often the loop looks whether a thread has started, in milliseconds. */
+const START_CHECK = 500;
 
 interface Saved {
   readonly unique: number;
@@ -53,6 +55,9 @@ export class DeferredServices implements Services {
   private readonly shortJobs: HelperPool;
   /** Apart from the jobs: an invalidation may wait for a request that waits for a job. */
   private readonly notifications: HelperPool;
+  private readonly pools: readonly HelperPool[];
+  /** A thread that has tasks may not be running yet. */
+  private starting = false;
   private readonly notifier: Notifier;
   private readonly requests: Poll;
   private readonly byKey = new Map<number, Held>();
@@ -75,19 +80,54 @@ export class DeferredServices implements Services {
     this.jobs = new HelperPool(JOB_THREADS, fd, this.wakeFd, log, own);
     this.shortJobs = new HelperPool(SHORT_JOB_THREADS, fd, this.wakeFd, log, own);
     this.notifications = new HelperPool(1, fd, this.wakeFd, log);
+    this.pools = [this.jobs, this.shortJobs, this.notifications];
     this.notifier = createNotifier(fd);
     this.requests = createPoll([fd]);
   }
 
-  /** Whether there is work that holds a key, so that the loop must poll {@link wakeFd}. */
+  /** Whether the loop must poll {@link wakeFd}: there is work that holds a key, or a thread that may fail to start. */
   get waiting(): boolean {
-    return this.byKey.size > 0;
+    return this.byKey.size > 0 || this.starting;
+  }
+
+  /** How long the loop may wait at most before it calls {@link seeToStarts}, in milliseconds; -1 for ever. */
+  get patience(): number {
+    return this.starting ? START_CHECK : -1;
+  }
+
+  /** Does what was given to threads that have not started. */
+  seeToStarts(): void {
+    if (!this.starting) return;
+    const back = this.pools.flatMap((pool) => pool.takeBack());
+    this.starting = this.pools.some((pool) => pool.starting);
+    for (const task of back) if (task.kind === "job") this.runHere(task.id, task.job);
+  }
+
+  private runHere(id: number, job: Job): void {
+    // The filesystem's own jobs are those of the helpers' module.
+    const result: JobResult = job.kind === "own" ? { status: -Errno.EIO } : runAnyJob(job, undefined);
+    const unique = this.offloaded.get(id);
+    if (unique === undefined) {
+      this.ended.push({ id, ...result });
+      signalEventFd(this.wakeFd);
+      return;
+    }
+    this.offloaded.delete(id);
+    this.open.delete(unique);
+    this.notifier.reply(unique, result.status);
+  }
+
+  private post(pool: HelperPool, task: Task): boolean {
+    const posted = pool.post(task);
+    this.starting ||= pool.starting;
+    return posted;
   }
 
   offload(q: Request, job: Job): Status {
     this.take();
     const id = this.nextId++;
-    if (!this.jobs.post({ kind: "job", id, job, unique: q.unique })) return runAnyJob(job, undefined).status;
+    if (!this.post(this.jobs, { kind: "job", id, job, unique: q.unique }))
+      return runAnyJob(job, undefined).status;
     this.offloaded.set(id, q.unique);
     this.keepOpen(q);
     return SUSPENDED;
@@ -98,7 +138,7 @@ export class DeferredServices implements Services {
     if (holder !== undefined) return this.enqueue(q, holder);
     const id = this.nextId++;
     const held = this.hold(id, key, ({ status, problem }) => done(status, problem));
-    if (!this.jobs.post({ kind: "job", id, job, unique: 0 })) {
+    if (!this.post(this.jobs, { kind: "job", id, job, unique: 0 })) {
       this.ended.push({ id, ...runAnyJob(job, undefined) });
       signalEventFd(this.wakeFd);
     }
@@ -109,7 +149,7 @@ export class DeferredServices implements Services {
     if (this.byKey.has(key)) throw new Error(`key ${key} is held`);
     const id = this.nextId++;
     const task = { kind: "job", id, job, unique: 0 } as const;
-    if (!(long ? this.jobs.post(task) : this.shortJobs.postNow(task))) return false;
+    if (!(long ? this.post(this.jobs, task) : this.shortJobs.postNow(task))) return false;
     this.hold(id, key, done);
     return true;
   }
@@ -136,13 +176,14 @@ export class DeferredServices implements Services {
 
   invalidateInode(nodeid: number, offset: number, length: number): Status {
     if (offset < 0) return this.notifier.invalidateInode(nodeid, -1, 0);
-    return this.notifications.post({ kind: "invalidateInode", nodeid, offset, length }) ? 0 : -Errno.EAGAIN;
+    const task = { kind: "invalidateInode", nodeid, offset, length } as const;
+    return this.post(this.notifications, task) ? 0 : -Errno.EAGAIN;
   }
 
   invalidateEntry(parent: number, name: Uint8Array): Status {
     if (name.length === 0 || name.length > NAME_LIMIT) return -Errno.EINVAL;
     const task = { kind: "invalidateEntry", parent, name: Uint8Array.from(name) } as const;
-    return this.notifications.post(task) ? 0 : -Errno.EAGAIN;
+    return this.post(this.notifications, task) ? 0 : -Errno.EAGAIN;
   }
 
   /** Records an INTERRUPT; one for a request that has been answered is of no interest. */
@@ -168,10 +209,11 @@ export class DeferredServices implements Services {
     const running = (): number => this.jobs.running + this.shortJobs.running;
     for (this.take(); running() > 0 && performance.now() < deadline; this.take()) {
       Atomics.wait(pause, 0, 0, 2);
+      this.seeToStarts();
     }
     for (const result of this.ended) this.finish(result);
     const left = running();
-    for (const pool of [this.jobs, this.shortJobs, this.notifications]) pool.stop();
+    for (const pool of this.pools) pool.stop();
     if (left > 0) this.log.error("gave up waiting for work under way", { jobs: left });
     else closeFd(this.wakeFd);
   }

@@ -74,7 +74,9 @@ class Session {
     };
     while (this.end === undefined) {
       if (services.waiting) {
-        if (poll.wait(-1) < 0) continue;
+        const ready = poll.wait(services.patience);
+        services.seeToStarts();
+        if (ready <= 0) continue;
         if (poll.ready(1)) {
           services.resume(serveAgain);
           continue;
