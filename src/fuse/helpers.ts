@@ -36,6 +36,8 @@ export interface PoolOptions {
   readonly module?: string | undefined;
   /** For an owner that lives in its event loop: it is given every result there, and {@link HelperPool.take} nothing. */
   readonly hear?: (result: TaskDone) => void;
+  /** Milliseconds after which a thread that does not run is given up. */
+  readonly startLimit?: number;
 }
 
 export class HelperPool {
@@ -45,6 +47,7 @@ export class HelperPool {
   private readonly wakeFd: number;
   private readonly log: Logger;
   private readonly more: PoolOptions;
+  private readonly startLimit: number;
 
   /** Helpers answer requests on `fd` and signal `wakeFd`. */
   constructor(limit: number, fd: number, wakeFd: number, log: Logger, more: PoolOptions = {}) {
@@ -53,6 +56,7 @@ export class HelperPool {
     this.wakeFd = wakeFd;
     this.log = log;
     this.more = more;
+    this.startLimit = more.startLimit ?? START_LIMIT;
   }
 
   /** Jobs given and not yet taken back. */
@@ -91,7 +95,7 @@ export class HelperPool {
     const back: Task[] = [];
     for (const helper of [...this.helpers]) {
       if (isRunning(helper)) helper.given = [];
-      else if (performance.now() - helper.startedAt > START_LIMIT && this.giveUp(helper))
+      else if (performance.now() - helper.startedAt > this.startLimit && this.giveUp(helper))
         back.push(...helper.given);
     }
     return back;
@@ -103,7 +107,7 @@ export class HelperPool {
     // Never terminate(): it may be inside the C library. It ends by itself should it get that far.
     letEnd(helper);
     this.helpers.splice(this.helpers.indexOf(helper), 1);
-    this.failedToStart(new Error(`not running after ${START_LIMIT} ms`));
+    this.failedToStart(new Error(`not running after ${this.startLimit} ms`));
     return true;
   }
 
@@ -144,7 +148,7 @@ export class HelperPool {
 
   /** For an owner that does not look at times. */
   private waitFor(helper: Helper): boolean {
-    return Atomics.wait(helper.ready, 0, STARTING, START_LIMIT) !== "timed-out" || !this.giveUp(helper);
+    return Atomics.wait(helper.ready, 0, STARTING, this.startLimit) !== "timed-out" || !this.giveUp(helper);
   }
 
   private failedToStart(error: unknown): void {

@@ -1,7 +1,16 @@
 // What helper threads do, and the messages between them and the session's thread.
 import type { MessagePort } from "node:worker_threads";
 import { Errno } from "../base/errno.js";
-import { copyRange, fallocateFd, fdatasyncFd, fsyncFd, pread, pwrite, syncFs } from "../sys/files.js";
+import {
+  closeFd,
+  copyRange,
+  fallocateFd,
+  fdatasyncFd,
+  fsyncFd,
+  pread,
+  pwrite,
+  syncFs,
+} from "../sys/files.js";
 import { allocatePages, type Region } from "../sys/memory.js";
 import type { Job, JobResult, RunTask, Status } from "./operations.js";
 
@@ -53,6 +62,12 @@ export function runAnyJob(job: Job, runTask: RunTask | undefined): JobResult {
 
 /** Runs a job of system calls to its end in the calling thread. 0 or a negative errno. */
 export function runJob(job: Job): Status {
+  const status = run(job);
+  if ((job.kind === "fsync" || job.kind === "fallocate") && job.owned === true) closeFd(job.fd);
+  return status;
+}
+
+function run(job: Job): Status {
   switch (job.kind) {
     case "own":
       return -Errno.ENOSYS;

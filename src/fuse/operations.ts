@@ -169,9 +169,12 @@ export interface ConnectionInfo {
   readonly maxWrite: number;
 }
 
-/** What may block or take long, for a helper thread. Descriptors must stay open until it has ended. */
+/**
+ * What may block or take long, for a helper thread. Descriptors must stay open until it has ended; one that is `owned`
+ * is the job's, which closes it.
+ */
 export type Job =
-  | { readonly kind: "fsync"; readonly fd: number; readonly dataOnly: boolean }
+  | { readonly kind: "fsync"; readonly fd: number; readonly dataOnly: boolean; readonly owned?: boolean }
   | { readonly kind: "syncfs"; readonly fd: number }
   | {
       readonly kind: "fallocate";
@@ -179,6 +182,7 @@ export type Job =
       readonly mode: number;
       readonly offset: number;
       readonly length: number;
+      readonly owned?: boolean;
     }
   | {
       /** Copies byte ranges between files, flat triples [fromOffset, toOffset, length]; then `to` is synced on demand. */

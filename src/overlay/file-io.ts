@@ -3,9 +3,10 @@
 // Invariants: one backing descriptor per inode; an inode with no name left keeps its descriptor until nobody knows it.
 import { Errno } from "../base/errno.js";
 import { FOPEN_KEEP_CACHE } from "../fuse/abi.js";
-import type { DataIn, DataOut, Open, Request, Status } from "../fuse/operations.js";
+import type { DataIn, DataOut, Job, Open, Request, Status } from "../fuse/operations.js";
 import {
   copyRange,
+  duplicateFd,
   fallocateFd,
   fdatasyncFd,
   fsyncFd,
@@ -33,6 +34,11 @@ import { type OverlayState, recordOf, type WritableState, writable } from "./sta
 
 /** Handle of an open that is counted on a record; 0 for one of a file that was in the image only. */
 const COUNTED = 1;
+
+/** From this many bytes on, allocating them is left to a helper thread. */
+const LARGE = 16 << 20;
+/** Bytes copied by one request of copy_file_range, as many as take about as long as other requests may wait. */
+const COPIED_AT_ONCE = 4 << 20;
 
 /** FUSE OPEN. */
 export function open(m: OverlayState, q: Request, flags: number, killSuidgid: boolean, out: Open): Status {
@@ -156,14 +162,18 @@ export function fsync(m: OverlayState, q: Request, _fh: number, dataOnly: boolea
   const node = m.inodes.get(q.nodeid);
   if (node === undefined || node.backing === 0 || m.upper?.volatile === true) return 0;
   m.fds.trim();
-  const fd = m.fds.of(node);
-  // A descriptor that an open handle holds stays open for as long as the helper thread needs it.
   const failed = fault("data.sync");
   if (failed < 0) return failed;
-  if (m.services !== undefined && node.opens > 0) {
-    return m.services.offload(q, { kind: "fsync", fd, dataOnly });
-  }
-  return dataOnly ? fdatasyncFd(fd) : fsyncFd(fd);
+  const fd = m.fds.of(node);
+  const later = elsewhere(m, q, fd, (own) => ({ kind: "fsync", fd: own, dataOnly, owned: true }));
+  return later ?? (dataOnly ? fdatasyncFd(fd) : fsyncFd(fd));
+}
+
+/** Has a helper thread do what may take long, on a descriptor of its own, and answer. Undefined when that cannot be. */
+function elsewhere(m: OverlayState, q: Request, fd: number, job: (own: number) => Job): Status | undefined {
+  if (m.services === undefined) return undefined;
+  const own = duplicateFd(fd);
+  return own < 0 ? undefined : m.services.offload(q, job(own));
 }
 
 /** FUSE SYNCFS. */
@@ -186,7 +196,12 @@ export function fallocate(
   if (typeof node === "number") return node;
   const fd = m.fds.of(node);
   const cleared = fault("data.allocate") || clearForUser(m as WritableState, q, node, fd);
-  return cleared < 0 ? cleared : fallocateFd(fd, mode, offset, length);
+  if (cleared < 0) return cleared;
+  const later =
+    length < LARGE
+      ? undefined
+      : elsewhere(m, q, fd, (own) => ({ kind: "fallocate", fd: own, mode, offset, length, owned: true }));
+  return later ?? fallocateFd(fd, mode, offset, length);
 }
 
 /** FUSE LSEEK, for SEEK_DATA and SEEK_HOLE. */
@@ -218,7 +233,8 @@ export function copyFileRange(
   if (cleared < 0) return cleared;
   const node = m.inodes.get(q.nodeid);
   const row = dataRow(node, q.nodeid);
-  if (row < 0) return copyRange(m.fds.of(node as Node), offset, to, toOffset, length);
+  if (row < 0)
+    return copyRange(m.fds.of(node as Node), offset, to, toOffset, Math.min(length, COPIED_AT_ONCE));
   const { buffer } = m;
   const into = { address: buffer.address, bytes: buffer.bytes, start: 0 };
   const got = readLower(m, q, row, offset, into, Math.min(length, buffer.length));
