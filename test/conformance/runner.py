@@ -21,6 +21,8 @@ import sys
 import tempfile
 import time
 import traceback
+from fnmatch import filter as filter_names
+from fnmatch import fnmatch
 
 sys.dont_write_bytecode = True
 
@@ -44,7 +46,7 @@ def applies(backend, case):
 
 def declared(backend, case):
     """Why the backend lacks what the case is about, or None."""
-    return next((why for why, lacking in backend.lacks.items() if case.name in lacking), None)
+    return next((why for why, lacking in backend.lacks.items() if any(fnmatch(case.name, each) for each in lacking)), None)
 
 
 class Running:
@@ -221,8 +223,8 @@ def main(arguments):
     backend = BACKENDS[arguments[0]]
     pattern = re.compile(arguments[2] if arguments[1:2] == ["-k"] else "")
     chosen = [c for c in kit.CASES.values() if applies(backend, c) and pattern.search(f"{c.topic}: {c.name}")]
-    applying = {c.name for c in kit.CASES.values() if applies(backend, c)}
-    unknown = {name for lacking in backend.lacks.values() for name in lacking} - applying
+    applying = [c.name for c in kit.CASES.values() if applies(backend, c)]
+    unknown = {name for lacking in backend.lacks.values() for name in lacking if not filter_names(applying, name)}
     if unknown:
         raise SystemExit(f"declared to be lacking, but no case of {backend.name}: {', '.join(sorted(unknown))}")
     if os.geteuid() == 0:
