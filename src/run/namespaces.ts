@@ -1,5 +1,5 @@
 // Starts a program in fresh namespaces, by util-linux's unshare: a process with threads, as Node is, cannot enter a user
-// namespace itself (unshare(2)). The program waits inside until its id maps are written.
+// namespace itself (unshare(2)).
 
 import { spawnSync } from "node:child_process";
 import { closeSync, readSync, writeFileSync, writeSync } from "node:fs";
@@ -10,9 +10,9 @@ import { findProgram } from "./programs.js";
 import { type MapLine, type NamespaceMaps, RunFailure } from "./request.js";
 
 export interface Start {
-  /** Options of unshare(1). */
+  /** Options of unshare(1), at least one. */
   readonly namespaces: readonly string[];
-  /** For a fresh user namespace. */
+  /** For a fresh user namespace around them. */
   readonly maps?: NamespaceMaps | undefined;
   readonly words: readonly string[];
   readonly env: Readonly<Record<string, string>>;
@@ -21,11 +21,12 @@ export interface Start {
 }
 
 /**
- * Descriptor 9 is the real stderr, 2 a pipe on which unshare complains; 8 tells that the namespaces are there and waits
- * until the maps are. Every signal is blocked until the program itself changes that: unshare, which stays to wait for a
- * forked program, is not to end by a Ctrl-C that is the command's.
+ * In the user namespace, and in the others: descriptor 8 tells that they are there, and gives word when the id maps are
+ * written. 9 is the real stderr, 2 until then a pipe on which unshare complains. Every signal is blocked until the program
+ * itself changes that: unshare, which stays to wait for a forked program, is not to end by a Ctrl-C that is the command's.
  */
-const script = 'exec 2>&9 9>&-; echo in >&8; read -r go <&8 && exec 8<&- && exec "$@"';
+const inUserNamespace = 'echo in >&8; read -r go <&8 && exec "$@"';
+const inNamespaces = 'exec 2>&9 9>&-; echo up >&8; exec 8>&-; exec "$@"';
 
 /** The pid of the process that is to be waited for. Throws RunFailure: no unshare, no such namespace, no such map. */
 export async function startInNamespaces({ namespaces, maps, words, env, fds }: Start): Promise<number> {
@@ -33,41 +34,41 @@ export async function startInNamespaces({ namespaces, maps, words, env, fds }: S
   if (unshare === undefined) throw new RunFailure("unshare is not installed", 125, "install util-linux");
   const [errors, theirErrors] = createSocketPair();
   const [talk, theirTalk] = createSocketPair();
-  const flags = maps === undefined ? namespaces : [...userNamespace(maps), ...namespaces];
+  const inner = [unshare, ...namespaces, "--", "/bin/sh", "-c", inNamespaces, "sh", ...words];
+  const outer =
+    maps === undefined
+      ? inner
+      : [unshare, ...userNamespace(maps), "--", "/bin/sh", "-c", inUserNamespace, "sh", ...inner];
   const pid = spawnProgram({
     file: unshare,
-    args: ["unshare", ...flags, "--", "/bin/sh", "-c", script, "sh", ...words],
+    args: outer,
     env,
     fds: new Map([[2, theirErrors], ...fds.map((fd, i) => [3 + i, fd] as const), [8, theirTalk], [9, 2]]),
     blocked: true,
   });
   closeSync(theirErrors);
   closeSync(theirTalk);
+  if (pid < 0) throw new RunFailure(`${unshare}: ${errnoText(errnoName(-pid))}`);
+  let failure: unknown;
   try {
-    if (pid < 0) throw new RunFailure(`${unshare}: ${errnoText(errnoName(-pid))}`);
-    if (readAll(talk, 3) !== "in\n") {
-      const said = readAll(errors, 4096).trim().split("\n").at(-1);
-      await waitForChild(pid);
-      throw new RunFailure(said || "unshare ended without a word");
+    if (maps !== undefined && readAll(talk, 3) === "in\n") {
+      writeMaps(pid, maps);
+      writeSync(talk, "go\n");
     }
-    try {
-      if (maps !== undefined) writeMaps(pid, maps);
-    } catch (cause) {
-      closeSync(talk);
-      await waitForChild(pid);
-      throw cause;
+    if (readAll(talk, 3) === "up\n") {
+      closeSync(errors);
+      return pid;
     }
-    writeSync(talk, "go\n");
-    return pid;
+  } catch (cause) {
+    failure = cause;
   } finally {
-    for (const fd of [talk, errors]) {
-      try {
-        closeSync(fd);
-      } catch {
-        // Closed above.
-      }
-    }
+    // Who waits for word there ends by this.
+    closeSync(talk);
   }
+  const said = readAll(errors, 4096).trim().split("\n").at(-1);
+  closeSync(errors);
+  await waitForChild(pid);
+  throw failure ?? new RunFailure(said || "unshare ended without a word");
 }
 
 /** Where root inside is another user than this one, the rights inside must outlast execve(2) until the program is root. */

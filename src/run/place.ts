@@ -12,7 +12,7 @@ import {
   rmSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { flockFd, LOCK_EX, LOCK_NB } from "../sys/files.js";
 import { RunFailure } from "./request.js";
 
@@ -38,7 +38,7 @@ export function makePlace(): Place {
     const fresh = mkdtempSync(join(tmpdir(), NEW_PREFIX));
     const lockFd = openSync(join(fresh, LOCK), "w", 0o600);
     flockFd(lockFd, LOCK_EX | LOCK_NB);
-    const folder = fresh.replace(NEW_PREFIX, PREFIX);
+    const folder = join(tmpdir(), basename(fresh).replace(NEW_PREFIX, PREFIX));
     renameSync(fresh, folder);
     const rootfs = join(folder, ROOTFS);
     mkdirSync(rootfs);

@@ -57,7 +57,7 @@ async function remove(folder: string): Promise<void> {
   const maps = subordinateMaps() ?? singleMaps();
   const words = ["rm", "-rf", "--", folder];
   await waitForChild(
-    await startInNamespaces({ namespaces: [], maps, words, env: ownEnvironment(), fds: [] }),
+    await startInNamespaces({ namespaces: ["--mount"], maps, words, env: ownEnvironment(), fds: [] }),
   );
 }
 
@@ -166,12 +166,11 @@ class Run {
       ...(asked === undefined ? {} : { maps: asked }),
       folder,
     };
-    const server = serverWords();
     return this.serve(request, (fds) =>
       startInNamespaces({
-        namespaces: maps === undefined ? ["--mount"] : [],
+        namespaces: ["--mount"],
         maps,
-        words: maps === undefined ? server : ["unshare", "--mount", "--", ...server],
+        words: serverWords(),
         env: ownEnvironment(),
         fds,
       }),
@@ -282,6 +281,9 @@ class Run {
       if (failure !== undefined) throw failure;
       if (word === "refused" && stopped === undefined) {
         throw refusal(reason, hint === "" ? undefined : hint);
+      }
+      if (word === "" && stopped === undefined) {
+        throw new RunFailure("the process that serves the mount ended without a word");
       }
       return stopped ?? code ?? ended?.code ?? RunCode.failure;
     } finally {

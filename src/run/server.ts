@@ -16,7 +16,7 @@ import { waitForChild } from "../sys/spawn.js";
 import { startInNamespaces } from "./namespaces.js";
 import { removePlace } from "./place.js";
 import { ownEnvironment } from "./programs.js";
-import { type InitRequest, type Inside, RunCode, type ServerRequest } from "./request.js";
+import { type InitRequest, type Inside, RunCode, RunFailure, type ServerRequest } from "./request.js";
 import { readLine, releaseStreams, tellFailure } from "./streams.js";
 
 const CONTROL_FD = 3;
@@ -39,6 +39,12 @@ function report(...lines: readonly string[]): void {
   }
 }
 
+/** Whoever asked may try another way, in the same folder. */
+function refuse(cause: unknown): void {
+  const { hint } = cause instanceof MountFailure || cause instanceof RunFailure ? cause : { hint: undefined };
+  report("refused", oneLine(cause), ...(hint === undefined ? [] : [hint]));
+}
+
 /** Starts the first process; the descriptor that it listens to, and its pid. */
 async function startInit(
   { mount, maps }: ServerRequest,
@@ -49,12 +55,7 @@ async function startInit(
   const namespaces = inside.surroundings.network === "none" ? [...isolated, "--net"] : isolated;
   const words = [process.execPath, fileURLToPath(new URL("./init.js", import.meta.url))];
   const env = ownEnvironment();
-  // The id maps of a user namespace must be there before any other namespace is made in it.
-  const start =
-    maps === undefined
-      ? { namespaces, words }
-      : { namespaces: [], maps, words: ["unshare", ...namespaces, "--", ...words] };
-  const pid = await startInNamespaces({ ...start, env, fds: [theirs] });
+  const pid = await startInNamespaces({ namespaces, maps, words, env, fds: [theirs] });
   closeSync(theirs);
   const line: InitRequest = { rootfs: mount.mountpoint, ...inside };
   writeSync(control, `${JSON.stringify(line)}\n`);
@@ -93,7 +94,7 @@ async function main(): Promise<number> {
       const ended = await waitForChild(started.pid);
       code = ended?.code ?? RunCode.failure;
     } catch (cause) {
-      code = tellFailure(cause);
+      refuse(cause);
     } finally {
       stop.abort();
     }
@@ -108,8 +109,8 @@ async function main(): Promise<number> {
   try {
     await runMount(request.mount, { onReady, onAbandon: exitNow, stop: stop.signal }, thread);
   } catch (cause) {
-    const hint = cause instanceof MountFailure && cause.hint !== undefined ? [cause.hint] : [];
-    report("refused", oneLine(cause), ...hint);
+    refuse(cause);
+    return code;
   }
   removePlace(request.folder);
   return code;

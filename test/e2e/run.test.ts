@@ -322,6 +322,32 @@ END
       );
       expect(outcome, outcome.stdout + outcome.stderr).toMatchObject({ code: 5 });
     });
+
+    it("is stopped by Ctrl-Z and goes on in the shell it was called from, and may make of Ctrl-C what it wants", async () => {
+      const trap = `trap "echo interrupted; exit 9" INT; echo begun; while :; do sleep 0.1; done`;
+      const steps = [
+        { expect: "# " },
+        { send: `${go} "$image" '${trap}'\r` },
+        { expect: "begun\r" },
+        { send: "\x1a" },
+        { expect: "Stopped" },
+        { expect: "# " },
+        { send: "fg\r" },
+        { expect: "begun" },
+        ...(isBubblewrap(person) ? [] : [{ send: "\x03" }, { expect: "interrupted" }]),
+        ...(isBubblewrap(person) ? [{ send: "\x03" }] : []),
+        { expect: "# " },
+        { send: "echo code $?\r" },
+        { expect: isBubblewrap(person) ? "code 130" : "code 9" },
+        { expect: "# " },
+        { send: "exit 0\r" },
+      ];
+      const outcome = await person.tell(`cat > steps <<'END'
+${JSON.stringify(steps)}
+END
+        export image; PS1='# ' python3 '${driver}' "$(cat steps)" bash --norc -i`);
+      expect(outcome, outcome.stdout + outcome.stderr).toMatchObject({ code: 0 });
+    });
   });
 
   it.each(people.filter(hasIds))(
@@ -386,6 +412,35 @@ END
         `imgfs run "$image" 'cat /proc/self/uid_map | wc -l; id -u'`,
       );
       expect(two).toBe("1\n0\n");
+    });
+
+    // As AppArmor does it on some systems: there are user namespaces, and no rights in them.
+    it("does it by bubblewrap where a user namespace gives no rights", async () => {
+      const powerless = `
+        mkdir "$folder/fake"
+        printf '%s\\n' '#!/bin/sh' 'case $1 in --user) exec /usr/bin/unshare "$@" ;; esac' \\
+          'echo "unshare: unshare failed: Operation not permitted" >&2; exit 1' > "$folder/fake/unshare"
+        chmod 755 "$folder/fake/unshare"`;
+      const person = user("x", `${subids}\n${powerless}`);
+      const go = 'fake="$(dirname "$HOME")/fake"; export PATH="$fake:$PATH"; imgfs run';
+      expect(await say(person, `${go} "$image" 'grep NoNewPrivs /proc/self/status'`)).toBe(
+        "NoNewPrivs:\t1\n",
+      );
+      const outcome = await person.tell(`${go} --by unshare "$image" || echo $?`);
+      expect(outcome).toMatchObject({
+        stdout: "125\n",
+        stderr: "imgfs: run: unshare: unshare failed: Operation not permitted\n",
+      });
+    });
+
+    it("says why there can be no mount, once", async () => {
+      const outcome = await user("x", `${noSubids}\nchmod 600 /dev/fuse`).tell(
+        `imgfs run "$image" || echo $?`,
+      );
+      expect(outcome.stdout).toBe("125\n");
+      expect(outcome.stderr).toMatch(
+        /^imgfs: run: [^\n]*\/dev\/fuse[^\n]*; and by bwrap: [^\n]*fusermount3[^\n]*\n$/,
+      );
     });
 
     it("needs no bubblewrap and no fusermount3 where unshare is", async () => {
