@@ -39,6 +39,11 @@ const packages = [
   },
   { name: "fuse-overlayfs", commands: ["fuse-overlayfs"], for: "upper directories shared with it" },
   { name: "acl", commands: ["setfacl", "getfacl"], for: "the tests of access control lists" },
+  {
+    name: "libcap2-bin",
+    commands: ["setcap", "getcap", "capsh"],
+    for: "the tests of file capabilities and of mounts without privilege",
+  },
   { name: "git", commands: ["git"], for: "the load tests" },
   { name: "stress-ng", commands: ["stress-ng"], for: "the load tests" },
   { name: "zstd", commands: ["zstd"], for: "layers and frames made by the zstd tool" },

@@ -101,6 +101,7 @@ export const faultPoints = {
   "stand-in.target": "a symlink's target is written to it",
   "stand-in.sync": "it is synced",
   "stand-in.replace": "it takes the place of what it stands for",
+  "stand-in.link": "and of its link in the index",
   "leave.mark": "a directory is marked with the name that a rename will leave to a device",
   "leave.device": "the device takes the place of the whiteout that the rename left",
   "leave.unmark": "the mark is removed",

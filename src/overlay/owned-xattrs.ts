@@ -7,7 +7,7 @@ import type { DataIn, Status } from "../fuse/operations.js";
 import { emptyStat, S_IFDIR, S_IFREG } from "../sys/stat.js";
 import { XATTR_CREATE, XATTR_REPLACE } from "../sys/xattr.js";
 import { isAcl, isPlain, modeWithAcl } from "./acl.js";
-import { removeBackingXattr, setBackingXattr, statBacking } from "./backing-metadata.js";
+import { getBackingXattr, removeBackingXattr, setBackingXattr, statBacking } from "./backing-metadata.js";
 import { backingType, type Node } from "./inode-table.js";
 import { isRefusedXattr, mayBeKept, readKept, removeKept, writeKept } from "./kept-xattrs.js";
 import { accessAcl, isBeyondUs, setOverride } from "./owners.js";
@@ -94,6 +94,11 @@ export function removeOwnedXattr(m: WritableState, node: Node, name: Name, store
   const kept = mayHaveKept(m, node, name) ? removeKept(m.fds.of(node), name) : -Errno.ENODATA;
   if (kept < 0 && kept !== -Errno.ENODATA) return kept;
   if (hidesNative(node, name)) return 0;
-  const result = removeBackingXattr(m.fds, node, stored);
-  return kept === 0 && (isRefusedXattr(result) || result === -Errno.ENODATA) ? 0 : result;
+  let result = removeBackingXattr(m.fds, node, stored);
+  // Without privilege that is refused of what is not there, too.
+  if (isRefusedXattr(result)) {
+    const there = getBackingXattr(m.fds, node, stored, 0, 0);
+    if (there < 0) result = there;
+  }
+  return kept === 0 && result === -Errno.ENODATA ? 0 : result;
 }

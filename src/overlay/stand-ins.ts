@@ -6,6 +6,7 @@ import type { Status } from "../fuse/operations.js";
 import {
   closeFd,
   fsyncFd,
+  linkAt,
   O_CREAT,
   O_EXCL,
   O_NOFOLLOW,
@@ -21,6 +22,7 @@ import { writeAll } from "./copy-data.js";
 import { noteName } from "./directory-names.js";
 import { fault } from "./fault.js";
 import type { Node } from "./inode-table.js";
+import { dropFromIndex, indexName, noteIndexed } from "./origin.js";
 import { type Override, writeOverride } from "./override.js";
 import type { WritableState } from "./state.js";
 import { removeTemporary, temporaryName } from "./upper.js";
@@ -100,24 +102,47 @@ export function replaceByStandIn(
   return result;
 }
 
-/** The same for an object with a record. EPERM for one with several names, which one rename does not reach. */
+/**
+ * The same for an object with a record, and for its link in the index. EPERM for one with several names, which one rename
+ * does not reach.
+ */
 export function convertToStandIn(m: WritableState, node: Node, override: Override): Status {
   const stat = emptyStat();
   if (node.parent === undefined) return -Errno.EPERM;
   const directoryFd = m.fds.of(node.parent);
   const looked = statAt(directoryFd, node.name, stat);
   if (looked < 0) return looked;
-  if (stat.nlink > 1) {
+  const linked = node.indexed && node.parent !== m.indexPlace;
+  if (stat.nlink > (linked ? 2 : 1)) {
     m.log.warn("the owner of a symlink or special file with several names cannot be kept here");
     return -Errno.EPERM;
   }
   const fd = replaceByStandIn(m, directoryFd, node.name, override, stat);
   if (fd < 0) return fd;
+  const { indexed } = node;
   m.fds.close(node);
+  m.upper.indexRows.delete(node.backing);
   m.inodes.forgetBacking(node);
   m.inodes.setBacking(node, stat.ino);
   node.override = override;
   m.fds.hold(node, fd);
   noteName(node.parent, node.name, node.type, stat.ino);
+  if (indexed) relink(m, node, linked ? directoryFd : undefined);
   return 0;
+}
+
+/** Has the index hold what now is the object. A crash before that leaves the object a number of its own. */
+function relink(m: WritableState, node: Node, directoryFd: number | undefined): void {
+  const { upper } = m;
+  if (directoryFd !== undefined) {
+    const temporary = temporaryName(upper);
+    let result = fault("stand-in.link") || linkAt(directoryFd, node.name, upper.temporaryFd, temporary);
+    if (result >= 0) result = renameAt(upper.temporaryFd, temporary, upper.indexFd, indexName(node.row));
+    if (result < 0) {
+      m.log.warn("an object changed its owner and lost its place in the index", { row: node.row });
+      dropFromIndex(upper, node);
+      return;
+    }
+  }
+  noteIndexed(upper, node, node.row);
 }

@@ -49,6 +49,7 @@ function layer(): Buffer {
     ...everything("r", { uid: 0, gid: 0 }),
     ...everything("f", foreign),
     { name: "open/shared", data: Buffer.from("shared\n"), mode: 0o666, ...foreign },
+    { name: "open/own", type: "symlink", link: "a/target", ...mine },
     { name: "open/gone", data: Buffer.from("to be deleted\n") },
     { name: "far/", type: "dir", mode: 0o750, ...foreign },
     { name: "near/", type: "dir", mode: 0o755, ...foreign },
@@ -267,12 +268,13 @@ END
       `chmod 755 .; imgfs mount "$image" m --upper up -o allow_other
        touch "$home/up1"; until test -e "$home/done"; do sleep 0.05; done
        imgfs umount m; imgfs mount "$image" m --upper up -o allow_other
-       stat -c '%n %u:%g %a' m/mine/file m/open/new; getfacl -cn m/open/new
+       stat -c '%n %u:%g %a' m/mine/file m/open/new; stat -c '%N %u:%g' m/open/own
+       stat -c %i m/open/own | cmp - number; getfacl -cn m/open/new
        touch "$home/up2"; until test -e "$home/done2"; do sleep 0.05; done
        imgfs umount m`,
       "wait",
       `(until test -e "$home/up1"; do sleep 0.05; done; cd "$home/m"
-        chown 8:9 mine/file; echo x > open/new; chmod 711 open/new; echo x > open/suid; chmod 4777 open/suid
+        stat -c %i open/own > ../number; chown -h 8:9 open/own; chown 8:9 mine/file; echo x > open/new; chmod 711 open/new; echo x > open/suid; chmod 4777 open/suid
         setcap cap_net_raw+ep open/new; setfattr -n trusted.a -v b open/new
         setfacl -m u:7:rw open/new; cp open/new open/other
         cd /; touch "$home/done"; until test -e "$home/up2"; do sleep 0.05; done; cd "$home/m"
@@ -286,6 +288,7 @@ END
     expect(outcome.stdout.split("\n")).toEqual([
       "m/mine/file 8:9 644",
       "m/open/new 0:0 771",
+      "'m/open/own' -> 'a/target' 8:9",
       "user::rwx",
       "user:7:rw-",
       "group::--x",
