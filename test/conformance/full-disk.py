@@ -1,7 +1,11 @@
-"""Fills a small upper and goes on: full-disk.py MOUNT. Whatever fails is ENOSPC, and changes nothing that shows."""
+"""Fills a small upper and goes on: full-disk.py MOUNT. Whatever fails is ENOSPC, and changes nothing that shows.
+
+The room of a file that has no name any more is free when it is closed, and not before.
+"""
 import os
 import stat
 import sys
+import time
 
 mount = sys.argv[1]
 IMAGE_INOS = 2**33
@@ -49,7 +53,16 @@ for path in files:
 for action, *arguments in ((os.mkdir, "d"), (os.symlink, "t", "s"), (os.mkfifo, "p")):
     assert refused(action, *arguments[:-1], f"{mount}/{arguments[-1]}")
 assert tree() == before, "a refused change shows"
-os.unlink(f"{mount}/fill")
+with open(f"{mount}/fill", "rb") as fill:
+    os.unlink(fill.name)
+    assert os.fstat(fill.fileno()).st_nlink == 0 and fill.read(3) == b"xxx"
+    assert os.statvfs(mount).f_bavail < 100, "a file without a name that is open takes its room"
+for _ in range(1000):
+    if os.statvfs(mount).f_bavail > 300:
+        break
+    time.sleep(0.01)
+else:
+    raise AssertionError("the last close frees the room")
 for i in range(made):
     os.unlink(f"{mount}/n{i}")
 for path in files[:20]:
