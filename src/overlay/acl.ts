@@ -61,6 +61,12 @@ export function aclWithMode(value: Uint8Array, mode: number): Buffer {
   return changed;
 }
 
+/** What a new object with `mode` has in a directory with this default ACL: the mode, and an ACL unless it is plain. */
+export function inherited(value: Uint8Array, mode: number): { mode: number; acl: Buffer | undefined } {
+  const left = mode & (modeWithAcl(mode, value) | ~0o777);
+  return { mode: left, acl: isPlain(value) ? undefined : aclWithMode(value, left) };
+}
+
 /** True for an ACL that says no more than a mode does: filesystems keep none then. */
 export function isPlain(value: Uint8Array): boolean {
   const entries = entriesOf(value);

@@ -46,7 +46,7 @@ import { coverName } from "./hard-links.js";
 import { createDirectoryPart, createNode, type DirectoryPart, type Node, upperIno } from "./inode-table.js";
 import { emptyListing } from "./listing.js";
 import { fillHead, replyEntry } from "./lookup.js";
-import { groupFor, settleNew, usableMode } from "./new-owner.js";
+import { groupFor, inheritedAcl, keepAcl, settleNew, usableMode } from "./new-owner.js";
 import type { Override } from "./override.js";
 import { find, NAME_MAX } from "./resolve.js";
 import { stageStandIn } from "./stand-ins.js";
@@ -375,11 +375,13 @@ function makeStandIn(
 ): Made {
   const free = freeName(m, directory, name);
   if (typeof free === "number") throw new FsError(-free);
-  const override = { uid: q.uid, gid: groupFor(m, q, directory), mode: type | (mode & ~umask), rdev };
+  const fresh = inheritedAcl(m, directory, mode) ?? { mode: mode & ~umask, acl: undefined };
+  const override = { uid: q.uid, gid: groupFor(m, q, directory), mode: type | fresh.mode, rdev };
   const staged = stageStandIn(m, override);
   if (typeof staged === "number") throw new FsError(-staged, "creation in the work directory");
   const stat = emptyStat();
   try {
+    if (fresh.acl !== undefined) check(keepAcl(m, staged.fd, fresh.acl), "ACL of a new object");
     const flags = free === "whiteout" ? 0 : RENAME_NOREPLACE;
     const renamed =
       fault("create.commit") || renameAt(m.upper.temporaryFd, staged.name, m.fds.of(directory), name, flags);

@@ -1,16 +1,21 @@
 // Owner, group and mode of objects just made: the caller's, the directory's where it has the setgid bit, the exact mode
 // whatever the daemon's umask is. What this process may not give is kept beside the object (owners.ts).
-import type { Request } from "../fuse/operations.js";
+import type { Request, Status } from "../fuse/operations.js";
 import { chmodAt, chmodFd, chownAt, closeFd, O_NOFOLLOW, O_RDONLY, openAt } from "../sys/files.js";
 import { check } from "../sys/libc.js";
 import { overridesModes } from "../sys/process.js";
 import { S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID, type Stat, statAt, statFd } from "../sys/stat.js";
+import { readXattrFd } from "../sys/xattr.js";
+import { inherited, isAcl } from "./acl.js";
 import { fault } from "./fault.js";
 import { type DirectoryPart, GROUP_UNKNOWN, NO_GROUP, type Node } from "./inode-table.js";
+import { writeKept } from "./kept-xattrs.js";
 import { isRefusal, type Override } from "./override.js";
-import { beginOverride, isBeyondUs, shownMode } from "./owners.js";
+import { accessAcl, beginOverride, isBeyondUs, shownMode } from "./owners.js";
 import { replaceByStandIn } from "./stand-ins.js";
 import type { WritableState } from "./state.js";
+
+const defaultAcl = Buffer.from("system.posix_acl_default");
 
 /** A new object: `name` in `atFd`, or with an empty name what is open at `atFd`. */
 export interface Fresh {
@@ -35,6 +40,22 @@ export function inheritedGroup(m: WritableState, directory: Node): number {
 export function groupFor(m: WritableState, q: Request, directory: Node): number {
   const group = inheritedGroup(m, directory);
   return group === NO_GROUP ? q.gid : group;
+}
+
+/** Mode and ACL of a new object by its directory's default ACL; undefined where that has none. */
+export function inheritedAcl(
+  m: WritableState,
+  directory: Node,
+  mode: number,
+): ReturnType<typeof inherited> | undefined {
+  if (!(directory.directory as DirectoryPart).defaultAcl) return undefined;
+  const acl = readXattrFd(m.fds.of(directory), defaultAcl);
+  return typeof acl === "number" || !isAcl(acl) ? undefined : inherited(acl, mode);
+}
+
+/** Keeps an access ACL beside what is a stand-in. 0 or a negative errno. */
+export function keepAcl(m: WritableState, fd: number, acl: Uint8Array): Status {
+  return writeKept(m.upper.overrides, fd, accessAcl, acl);
 }
 
 /** Permissions to make an object with: those it is to have, and what this process needs to finish it. */
