@@ -58,6 +58,7 @@ NATIVE = {
         acl_takes_setgid_from_who_is_not_of_the_group acl_made_before_is_kept acl_follows_chmod acl_is_removed
         acl_default_is_inherited acl_default_is_inherited_over_removed_names
         acl_default_of_three_entries_replaces_the_umask acl_is_checked acl_default_and_setgid_together
+        acl_default_is_inherited_by_devices
     """,
     "fallocate": """
         write_by_a_user_into_fallocated_and_copied fallocate_extends fallocate_keeps_the_size

@@ -145,6 +145,25 @@ def acl_default_of_three_entries_replaces_the_umask():
     same((os.listxattr("d/f"), os.listxattr("d/sub")), ([], [DEFAULT]))
 
 
+@case(root=True)
+def acl_default_is_inherited_by_devices():
+    folder("d", 0o755)
+    os.setxattr("d", DEFAULT, acl((USER_OBJ, 7), (USER, 6, 1234), (GROUP_OBJ, 5), (MASK, 7), (OTHER, 5)))
+    folder("plain", 0o755)
+    os.setxattr("plain", DEFAULT, acl((USER_OBJ, 7), (GROUP_OBJ, 4), (OTHER, 1)))
+    yield
+    with umask(0o077):
+        for name, kind, number in (("c", stat.S_IFCHR, (1, 3)), ("b", stat.S_IFBLK, (7, 9)), ("zero", stat.S_IFCHR, (0, 0))):
+            os.mknod(f"d/{name}", 0o664 | kind, os.makedev(*number))
+            os.mknod(f"plain/{name}", 0o666 | kind, os.makedev(*number))
+    for name in ("c", "b", "zero"):
+        same(entries(f"d/{name}"), [(USER_OBJ, 6), (USER, 6, 1234), (GROUP_OBJ, 5), (MASK, 6), (OTHER, 4)], name)
+        same((oct(mode_of(f"d/{name}")), oct(mode_of(f"plain/{name}"))), (oct(0o664), oct(0o640)), name)
+        same(listxattr(f"plain/{name}"), [], name)
+    yield REMOUNT
+    same(entries("d/zero"), [(USER_OBJ, 6), (USER, 6, 1234), (GROUP_OBJ, 5), (MASK, 6), (OTHER, 4)])
+
+
 @case
 def acl_default_is_for_directories():
     put("f")
