@@ -169,7 +169,6 @@ export function program(startMount: StartMount): Command {
         "bwrap",
       ]),
     )
-    .addHelpText("after", runHelp)
     .action(async (image, words, _, command) =>
       (await import("./run.js")).run(image, words, command.optsWithGlobals()),
     );
@@ -258,7 +257,7 @@ export function program(startMount: StartMount): Command {
   for (const command of [root, ...root.commands]) {
     command
       .exitOverride()
-      .addHelpText("after", exitCodeHelp)
+      .addHelpText("after", command.name() === "run" ? runHelp : exitCodeHelp)
       .configureOutput({
         writeOut: print,
         outputError: (text) => printError(text.replace(/^error: /, "imgfs: ")),
@@ -316,7 +315,7 @@ default_permissions (always on). In a value \\, is a comma and \\\\ a backslash.
 MOUNTPOINT /dev/fd/N is /dev/fuse, opened and mounted by the caller.`;
 
 const runHelp = `
-Exit codes of run: the command's own, 128 and the signal's number where a signal ended it, 125 where imgfs failed,
+Exit codes: the command's own, 128 and the signal's number where a signal ended it, 125 where imgfs failed,
 126 where the command cannot be run, 127 where it is not there.`;
 
 function positiveInteger(text: string): number {

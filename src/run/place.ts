@@ -51,8 +51,13 @@ export function makePlace(): Place {
 /** Folders of runs that were killed, of this user. */
 export function findLeftovers(): string[] {
   const parent = tmpdir();
-  const names = readdirSync(parent).filter((name) => name.startsWith(PREFIX));
-  return names.map((name) => join(parent, name)).filter(isDead);
+  try {
+    const names = readdirSync(parent).filter((name) => name.startsWith(PREFIX));
+    return names.map((name) => join(parent, name)).filter(isDead);
+  } catch {
+    // Where nothing can be listed nothing is found; a new folder may still be made.
+    return [];
+  }
 }
 
 function isDead(folder: string): boolean {

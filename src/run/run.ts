@@ -92,32 +92,31 @@ class Run {
 
   async run(): Promise<number> {
     const { by } = this.request;
+    const asked = this.askedMaps();
+    if (by === "bwrap" && (isRoot || asked !== undefined)) {
+      throw new RunFailure("bwrap is for ordinary users, and knows one id: no --uid-map and no --gid-map");
+    }
     if (isRoot) return this.byUnshare(undefined);
-    const maps = this.askedMaps() ?? subordinateMaps();
-    const tries = [...(maps === undefined ? [] : [maps]), singleMaps()];
-    const failures: CannotServe[] = [];
+    let failure: CannotServe | undefined;
     if (by !== "bwrap") {
-      for (const each of this.askedMaps() === undefined ? tries : tries.slice(0, 1)) {
+      for (const maps of asked === undefined ? [subordinateMaps(), singleMaps()] : [asked]) {
+        if (maps === undefined) continue;
         try {
-          return await this.byUnshare(each);
+          return await this.byUnshare(maps);
         } catch (cause) {
           if (!(cause instanceof CannotServe)) throw cause;
-          this.log.info("not by unshare", { reason: cause.message, ids: each.uids });
-          failures.push(cause);
+          this.log.info("not by unshare", { reason: cause.message, ids: maps.uids });
+          failure = cause;
         }
       }
     }
-    const [first] = failures;
-    if (by === "unshare" && first !== undefined) throw first;
+    if (failure !== undefined && (by === "unshare" || asked !== undefined)) throw failure;
     try {
       return await this.byBubblewrap();
     } catch (cause) {
-      if (!(cause instanceof CannotServe) || first === undefined) throw cause;
-      throw new RunFailure(
-        `${first.message}; and by bwrap: ${cause.message}`,
-        RunCode.failure,
-        cause.hint ?? first.hint,
-      );
+      if (!(cause instanceof CannotServe) || failure === undefined) throw cause;
+      const reasons = `${failure.message}; and by bwrap: ${cause.message}`;
+      throw new RunFailure(reasons, RunCode.failure, cause.hint ?? failure.hint);
     }
   }
 
@@ -280,7 +279,8 @@ class Run {
       const ended = await serverEnd;
       if (failure !== undefined) throw failure;
       if (word === "refused" && stopped === undefined) {
-        throw refusal(reason, hint === "" ? undefined : hint);
+        const said = reason.replace(`mount ${this.place.rootfs}: `, "");
+        throw refusal(said, hint === "" ? undefined : hint);
       }
       if (word === "" && stopped === undefined) {
         throw new RunFailure("the process that serves the mount ended without a word");
@@ -308,7 +308,7 @@ function cannotServe(cause: unknown): unknown {
 
 /** What the server says: only where it is the way to the kernel that is closed may another way do better. */
 function refusal(reason: string, hint: string | undefined): RunFailure {
-  const isChannel = /\/dev\/fuse|mount\(2\)|fusermount|not permitted to this user/.test(reason);
+  const isChannel = /^\/dev\/fuse|^mount\(2\)|fusermount|not permitted to this user/.test(reason);
   const keepsNoXattrs = /keeps no user xattrs/.test(reason);
   return new (isChannel ? CannotServe : RunFailure)(
     reason,

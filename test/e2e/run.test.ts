@@ -387,6 +387,36 @@ END
     expect(text).toBe("0\n 0 100000 65536\n8:8\nnot the machine\n100000:100000\n100005:100006\n");
   });
 
+  it("takes maps that are the user's to give, and no others", async () => {
+    const person = people[1] as Person;
+    const text = await say(
+      person,
+      `imgfs run --uid-map 0:$(id -u):1 --uid-map 1:700000:2000 "$image" 'tr -s " " < /proc/self/uid_map; stat -c %u:%g /srv'`,
+    );
+    expect(text).toBe(" 0 54242 1\n 1 700000 2000\n1000:1000\n");
+    const outcome = await person.tell(
+      `for by in "" "--by bwrap"; do imgfs run $by --uid-map 0:100000:65536 "$image" || echo $?; done`,
+    );
+    expect(outcome.stdout).toBe("125\n125\n");
+    expect(outcome.stderr).toMatch(
+      /^imgfs: run: newuidmap: [^\n]*\nimgfs: run: bwrap [^\n]*no --uid-map[^\n]*\n$/,
+    );
+  });
+
+  it("says on one line what is wrong with an upper directory or a TMPDIR", async () => {
+    const outcome = await root().tell(
+      `imgfs run --upper up "$image" 'echo ready; sleep 1000' > out & pid=$!
+       until grep -q ready out 2>/dev/null; do sleep 0.02; done
+       imgfs run --upper up "$image" || echo $?
+       kill $pid; wait $pid || echo $?
+       TMPDIR=/no/such imgfs run "$image" || echo $?`,
+    );
+    expect(outcome.stdout).toBe("125\n143\n125\n");
+    expect(outcome.stderr).toMatch(
+      /^imgfs: run: upper directory \S+ is in use by another mount\nimgfs: run: temporary folder: [^\n]*\nhint: TMPDIR [^\n]*\n$/,
+    );
+  });
+
   it("closes to the host's own root what acts on the machine", async () => {
     const text = await say(
       root(),
