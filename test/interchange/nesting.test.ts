@@ -109,6 +109,8 @@ interface OnTop {
   readonly name: string;
   readonly mount: (place: Place) => Promise<Peer>;
   readonly limits: readonly string[];
+  /** And what it cannot do while its upper directory is in a mount of imgfs. */
+  readonly upperLimits: readonly string[];
   readonly leaveOut: readonly string[];
 }
 
@@ -116,6 +118,7 @@ const kernel = (name: string, options: string, without: readonly string[] = limi
   name: `the kernel's overlayfs${name}`,
   mount: (place) => kernelOverlay(place, options),
   limits: without,
+  upperLimits: limits.kernelOnFuse,
   // Hard links of what it has copied up it knows only where its lower filesystem has file handles and a UUID.
   leaveOut: [...faults.kernel, "link"],
 });
@@ -128,6 +131,7 @@ const peers: OnTop[] = [
     name: "fuse-overlayfs",
     mount: fuseOverlay,
     limits: limits.fuseOverlayfs,
+    upperLimits: [],
     leaveOut: faults.fuseOverlayfs,
   },
 ];
@@ -139,7 +143,7 @@ describe.skipIf(noPeers)(titleOf("a mount of imgfs below another overlay", noPee
     source = await makeSource();
   });
 
-  describe.each(peers)("$name", ({ mount: mountPeer, limits: without, leaveOut }) => {
+  describe.each(peers)("$name", ({ mount: mountPeer, limits: without, upperLimits, leaveOut }) => {
     const options = ["--fixed-times", ...without];
 
     it.each([1, 2])("shows its tree and changes of it, seed %i", async (seed) => {
@@ -157,31 +161,26 @@ describe.skipIf(noPeers)(titleOf("a mount of imgfs below another overlay", noPee
       expect(await look(below.path)).toEqual(await look(source.plain));
     });
 
-    // Of what the kernel's overlayfs copies up there setuid, setgid and capabilities go: FUSE takes its chown for a
-    // program's. And it finds links of it stale, as with any filesystem without a UUID. The rest is tested below.
-    it.runIf(leaveOut === faults.fuseOverlayfs).each([1, 2])(
-      "keeps its upper directory in it, seed %i",
-      async (seed) => {
-        const upper = scratch("outer-upper");
-        let outer = await mount(source.image, "--upper", upper);
-        const lower = outer.at("nest/lower");
-        const copy = scratch("copy");
-        await shell(
-          `mkdir '${outer.at("nest")}'; cp -a '${source.plain}' '${lower}'; cp -a '${source.plain}' '${copy}'`,
-        );
-        const place = await makePlace(lower, outer.at("nest"));
-        let peer = await mountPeer(place);
-        await change(peer.path, seed, 150, copy, ...options);
-        expect(await look(peer.path, leaveOut)).toEqual(await look(copy, leaveOut));
-        await peer.unmount();
-        await outer.unmount();
-        outer = await mountAt(outer.path, source.image, "--upper", upper);
-        peer = await mountPeer(place);
-        expect(await look(peer.path, leaveOut)).toEqual(await look(copy, leaveOut));
-        await peer.unmount();
-        await outer.unmount();
-      },
-    );
+    it.each([1, 2])("keeps its upper directory in it, seed %i", async (seed) => {
+      const upper = scratch("outer-upper");
+      let outer = await mount(source.image, "--upper", upper);
+      const lower = outer.at("nest/lower");
+      const copy = scratch("copy");
+      await shell(
+        `mkdir '${outer.at("nest")}'; cp -a '${source.plain}' '${lower}'; cp -a '${source.plain}' '${copy}'`,
+      );
+      const place = await makePlace(lower, outer.at("nest"));
+      let peer = await mountPeer(place);
+      await change(peer.path, seed, 150, copy, ...options, ...upperLimits);
+      expect(await look(peer.path, leaveOut)).toEqual(await look(copy, leaveOut));
+      await peer.unmount();
+      await outer.unmount();
+      outer = await mountAt(outer.path, source.image, "--upper", upper);
+      peer = await mountPeer(place);
+      expect(await look(peer.path, leaveOut)).toEqual(await look(copy, leaveOut));
+      await peer.unmount();
+      await outer.unmount();
+    });
   });
 
   // Its whiteouts are devices 0:0 in the mount: made by mknod, linked, renamed over others, and left by rename.

@@ -159,6 +159,11 @@ export const limits = {
   /** And a directory of the lower tree moves only with redirect_dir=on. */
   kernel: ["--refused", "EXDEV", "--without", "links"],
   /**
+   * Over FUSE it says ESTALE of a file whose first name has gone, until its cache is dropped; and what it copies up loses
+   * setuid, setgid and capabilities, because a chown cannot tell a FUSE filesystem that it is to keep them.
+   */
+  kernelOnFuse: ["--without", "linking", "--without", "setid"],
+  /**
    * The same without a remedy. Names that begin with `.wh.` are no names, and it dies where that in front of one makes it
    * too long; a directory exchanged with a file is taken for one; FIFOs and devices cannot be changed (EIO).
    */
