@@ -1,8 +1,9 @@
 // The first look at an upper directory that is not new: all of it is read once, before the first mount that has this
 // workdir, and before an upper without our mark gets it.
 //   WORK/moved     gets the image directories that were moved, by whichever overlay
-//   .wh.NAME       in an upper without our mark, a whiteout of what fuse-overlayfs makes where it may not mknod, and aufs
-//                  always; .wh..wh..opq beside the entries of an opaque directory. Each becomes what we make ourselves.
+//   .wh.NAME       an empty file that says that NAME is gone, as fuse-overlayfs makes it where it may not mknod, and aufs
+//                  always; .wh..wh..opq in a directory says that it is opaque. In an upper without our mark, and without
+//                  the kernel's, to which they are names as well, each becomes what we make ourselves.
 // Invariants: what a `.wh.` file says is said in our form before the file goes, so a crash leaves a tree that the next
 // survey finishes; the mark and the workdir's layout file come after it. Times of directories stay.
 import { displayName, nameOf } from "../base/bytes.js";
@@ -22,6 +23,7 @@ import {
 } from "../sys/files.js";
 import { check } from "../sys/libc.js";
 import { emptyStat, S_IFDIR, S_IFMT, S_IFREG, statAt, statFd } from "../sys/stat.js";
+import { getXattrFd } from "../sys/xattr.js";
 import { fault } from "./fault.js";
 import type { Lower, LowerEntry } from "./lower.js";
 import { recordMoved } from "./moved.js";
@@ -34,19 +36,21 @@ const ROOT = 0;
 const PREFIX = Buffer.from(".wh.");
 /** Names with it are not of what was removed, but aufs's own. */
 const OWN_PREFIX = Buffer.from(".wh..wh.");
+const kernelMarks = [Buffer.from("trusted.overlay.uuid"), Buffer.from("user.overlay.uuid")];
 const OPAQUE = Buffer.from(".wh..wh..opq");
 
 interface Survey {
   readonly upper: Upper;
   readonly lower: Lower;
-  /** Another overlay has written all of it. */
-  readonly foreign: boolean;
+  /** Empty `.wh.` files are whiteouts. */
+  readonly converts: boolean;
   converted: number;
 }
 
 /** Reads the whole upper directory. Throws an Error whose message is one line that names what is wrong. */
 export function surveyUpper(upper: Upper, lower: Lower, foreign: boolean, log: Logger): void {
-  const survey: Survey = { upper, lower, foreign, converted: 0 };
+  const converts = foreign && !isKernels(upper.rootFd);
+  const survey: Survey = { upper, lower, converts, converted: 0 };
   const root = reopenDirectory(upper.rootFd);
   try {
     visit(survey, check(root, "open"), ROOT, []);
@@ -61,10 +65,15 @@ export function surveyUpper(upper: Upper, lower: Lower, foreign: boolean, log: L
   }
 }
 
+/** True for an upper that the kernel's overlayfs has had: it gives its root an identity (ovl_init_uuid_xattr, Linux 6.6). */
+function isKernels(rootFd: number): boolean {
+  return kernelMarks.some((mark) => getXattrFd(rootFd, mark, 0, 0) >= 0);
+}
+
 /** The directory open at `fd`, with what is below it; `row` is what is merged with it, or -1. Throws FsError. */
 function visit(survey: Survey, fd: number, row: number, path: readonly Buffer[]): void {
   const names = listOf(fd);
-  const merged = survey.foreign && convert(survey, fd, row, names) ? -1 : row;
+  const merged = survey.converts && convert(survey, fd, row, names) ? -1 : row;
   const stat = emptyStat();
   for (const name of names) {
     if (statAt(fd, name, stat) < 0 || (stat.mode & S_IFMT) !== S_IFDIR) continue;
@@ -115,7 +124,9 @@ function mergedWith({ upper, lower }: Survey, child: number, parentRow: number, 
 
 /** Puts our own form in the place of `.wh.` files. True when the directory is opaque by one. Throws FsError. */
 function convert(survey: Survey, fd: number, row: number, names: readonly Buffer[]): boolean {
-  const found = names.filter((name) => name.subarray(0, PREFIX.length).equals(PREFIX) && isFile(fd, name));
+  const found = names.filter(
+    (name) => name.subarray(0, PREFIX.length).equals(PREFIX) && isEmptyFile(fd, name),
+  );
   if (found.length === 0) return false;
   const before = emptyStat();
   check(statFd(fd, before), "stat");
@@ -133,9 +144,9 @@ function convert(survey: Survey, fd: number, row: number, names: readonly Buffer
   return opaque;
 }
 
-function isFile(fd: number, name: Buffer): boolean {
+function isEmptyFile(fd: number, name: Buffer): boolean {
   const stat = emptyStat();
-  return statAt(fd, name, stat) === 0 && (stat.mode & S_IFMT) === S_IFREG;
+  return statAt(fd, name, stat) === 0 && (stat.mode & S_IFMT) === S_IFREG && stat.size === 0;
 }
 
 /** Hides all that the image has at its root. Throws FsError. */

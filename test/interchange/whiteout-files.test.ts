@@ -15,7 +15,7 @@ import {
   titleOf,
 } from "../e2e/mounted.js";
 import { layerTar, type TarEntry } from "../e2e/tar-writer.js";
-import { look, makeSource, mustRunInCi, type Source } from "./peers.js";
+import { kernelOverlay, look, makePlace, makeSource, mustRunInCi, type Source } from "./peers.js";
 
 const file = (name: string, text = `${name}\n`): TarEntry => ({
   name,
@@ -169,6 +169,27 @@ describe.skipIf(cannotMount)(titleOf("an upper directory with whiteout files", c
     mounted = await mount(source.image, "--upper", upper, "--work", `${upper}.other`);
     const kept = ["gone", "kept", "replaced", ".wh.kept", ".wh..wh..opq", ".wh.", ".wh.d"].sort();
     expect(readdirSync(mounted.at("etc")).sort()).toEqual(kept);
+    await mounted.unmount();
+  });
+
+  it("keeps files of such names that hold something, and all in an upper of the kernel's overlayfs", async () => {
+    const upper = scratchDirectory("upper");
+    await shell(`mkdir '${upper}/etc'; echo data > '${upper}/etc/.wh.kept'; touch '${upper}/etc/.wh.gone'`);
+    let mounted = await mount(source.image, "--upper", upper);
+    expect(readdirSync(mounted.at("etc")).sort()).toEqual([".wh.kept", "kept", "replaced"]);
+    await mounted.unmount();
+    const place = await makePlace(source.plain);
+    const kernel = await kernelOverlay(place);
+    await shell(`cd '${kernel.path}/etc'; touch .wh.kept .wh..wh..opq`);
+    await kernel.unmount();
+    mounted = await mount(source.image, "--upper", place.upper, "--work", `${place.work}.own`);
+    expect(readdirSync(mounted.at("etc")).sort()).toEqual([
+      ".wh..wh..opq",
+      ".wh.kept",
+      "gone",
+      "kept",
+      "replaced",
+    ]);
     await mounted.unmount();
   });
 
