@@ -5,8 +5,8 @@
 
 An operation that fails on TREE by an ERRNO that is named may fail; any other failure is an error, and so is one that fails
 on COPY. WHAT is not done: `exchange` renames, `names` that begin with `.wh.` or to which that cannot be put in front,
-`linking`; changes of what has several `links`, of `special` files and of what is `setid` or has capabilities, where it is
-there at the start. --fixed-times sets the times of all
+`linking`; `setid` modes, and changes of what has one at the start, or capabilities; changes of what has several `links` or
+of `special` files that are there at the start. --fixed-times sets the times of all
 that was changed at the end, so that TREE and COPY can be compared. One line on stdout says what was done.
 """
 import argparse
@@ -138,6 +138,8 @@ class Chooser:
         size = r.choice([0, 1, 100, 4096, 5000, 70_000])
         o |= {"data": r.randbytes(size), "at": r.choice([0, 1, 4095, 10_000]), "cut": r.random() < 0.4}
         o |= {"mode": r.choice([0o644, 0o600, 0o755, 0o4755, 0o2770, 0o1777, 0o700])}
+        if "setid" in self.without:
+            o["mode"] &= 0o1777
         o |= {"uid": r.choice(OWNERS), "gid": r.choice(OWNERS), "xattr": r.choice(XATTRS)}
         o |= {"time": r.choice([0, 1_500_000_000_123_456_789, -1_000_000_001, 4_000_000_000_000_000_001])}
         weights = {name: weight for name, (weight, _) in OPS.items()}

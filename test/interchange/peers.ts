@@ -11,11 +11,13 @@ import {
   cleanLater,
   command,
   hasCommand,
+  isRunning,
   run,
   scratch,
   scratchDirectory,
   shell,
   succeed,
+  until,
 } from "../e2e/mounted.js";
 import { type Layers, writeLayout } from "../e2e/oci-writer.js";
 
@@ -45,14 +47,22 @@ export interface Source {
   readonly plain: string;
 }
 
+/** The image of a directory, and its tree. */
+export async function makeSourceOf(directory: string): Promise<Source> {
+  return extracted(await build(`dir:${directory}`));
+}
+
+async function extracted(image: string): Promise<Source> {
+  const plain = scratch("plain");
+  await succeed(command, ["extract", image, plain]);
+  return { image, plain };
+}
+
 /** The image of the conformance tests unless others are given, and its tree. */
 export async function makeSource(layers: Layers = conformanceLayers()): Promise<Source> {
   const layout = scratchDirectory("layout");
   writeLayout(layout, layers);
-  const image = await build(`oci:${layout}`);
-  const plain = scratch("plain");
-  await succeed(command, ["extract", image, plain]);
-  return { image, plain };
+  return extracted(await build(`oci:${layout}`));
 }
 
 // ---------------------------------------------------------------- mounts
@@ -100,14 +110,24 @@ export async function fuseOverlay({ lower, upper, work }: Place, options = ""): 
   cleanLater(path, scratch("no-pid"));
   const where = `lowerdir=${lower},upperdir=${upper},workdir=${work}${options}`;
   await succeed("fuse-overlayfs", ["-o", where, path]);
-  return { path, unmount: () => unmount(path) };
+  const pid = Number(await succeed("pgrep", ["-f", "-n", `^fuse-overlayfs .*${path}$`]));
+  const end = async (): Promise<void> => {
+    await unmount(path);
+    // It holds its directories until then, and with them a mount that they lie in.
+    await until("fuse-overlayfs has ended", () => !isRunning(pid));
+  };
+  return { path, unmount: end };
 }
 
 // ---------------------------------------------------------------- trees
 
 /** What a tree shows: a line for each path with its type, mode, owner, times, size, content, xattrs and hard links. */
 export async function look(path: string, leaveOut: readonly string[] = []): Promise<string[]> {
-  const text = await succeed("python3", [oracle, "tree", path, "--loose"]);
+  return linesOf(await succeed("python3", [oracle, "tree", path, "--loose"]), leaveOut);
+}
+
+/** The lines of such a text. */
+export function linesOf(text: string, leaveOut: readonly string[]): string[] {
   return text
     .trimEnd()
     .split("\n")
@@ -126,7 +146,7 @@ function trimmed(line: string, leaveOut: readonly string[]): string {
 }
 
 function withoutMarks(xattrs: Record<string, string>): Record<string, string> {
-  const mark = /^user\.(overlay|imgfs)\./;
+  const mark = /^(user\.(overlay|imgfs)|trusted\.overlay)\./;
   return Object.fromEntries(Object.entries(xattrs).filter(([name]) => !mark.test(name)));
 }
 
@@ -141,9 +161,11 @@ export const faults = {
     "dir.nlink",
     // The link that imgfs keeps in its workdir, of what has several names below or can carry no mark, is counted.
     "nlink",
-    // Marks in user. are xattrs like others to it.
+    // Marks are xattrs like others to it, but for those in trusted. or, with userxattr, in user.
     "marks",
   ],
+  /** The same of fuse-overlayfs, to which user.overlay. is hidden. */
+  fuseOverlayfsOverOurs: ["nlink", "marks"],
   fuseOverlayfs: [
     // Not counted either; of what it made or linked itself the count is that of before, and of FIFOs always 1.
     "nlink",
