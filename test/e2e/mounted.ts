@@ -173,11 +173,15 @@ export async function mount(sources: string | readonly string[], ...options: str
   return mountAt(path, sources, ...options);
 }
 
-/** `imgfs umount`, again where another process of this machine looks at the mount just then. */
-async function unmountQuietly(path: string): Promise<void> {
+/**
+ * `imgfs umount`, again where another process of this machine looks at the mount just then; where another mount namespace
+ * has a copy of it the daemon ends only with that.
+ */
+async function unmountQuietly(path: string, pid: number): Promise<void> {
   for (let i = 0; i < 50; i++) {
     const { code, stderr } = await imgfs("umount", path);
     if (code === 0) return;
+    if (stderr.includes("still serves it")) return until("the daemon has ended", () => !isRunning(pid));
     if (!stderr.includes("target is busy")) break;
     await new Promise((done) => setTimeout(done, 50));
   }
@@ -199,7 +203,7 @@ export async function mountAt(
     pid,
     at: (name) => join(path, name),
     unmount: async () => {
-      await unmountQuietly(path);
+      await unmountQuietly(path, pid);
       if (isMounted(path)) throw new Error(`${path} is still mounted after imgfs umount`);
       if (isRunning(pid)) throw new Error(`daemon ${pid} still runs after imgfs umount`);
     },

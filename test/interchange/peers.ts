@@ -17,7 +17,6 @@ import {
   scratchDirectory,
   shell,
   succeed,
-  until,
 } from "../e2e/mounted.js";
 import { type Layers, writeLayout } from "../e2e/oci-writer.js";
 
@@ -113,8 +112,9 @@ export async function fuseOverlay({ lower, upper, work }: Place, options = ""): 
   const pid = Number(await succeed("pgrep", ["-f", "-n", `^fuse-overlayfs .*${path}$`]));
   const end = async (): Promise<void> => {
     await unmount(path);
-    // It holds its directories until then, and with them a mount that they lie in.
-    await until("fuse-overlayfs has ended", () => !isRunning(pid));
+    // It holds its directories until then, and with them a mount that they lie in. Where another mount namespace has a
+    // copy of its mount that is when that ends.
+    for (let i = 0; i < 300 && isRunning(pid); i++) await setTimeout(50);
   };
   return { path, unmount: end };
 }
