@@ -1,15 +1,17 @@
 // What `imgfs check --upper` asks of one object: the marks that it carries, and that they fit what it is.
 import { displayName } from "../base/bytes.js";
 import { digestHex } from "../base/digest.js";
-import { S_IFMT, S_IFREG, type Stat } from "../sys/stat.js";
+import { S_IFDIR, S_IFMT, S_IFREG, type Stat } from "../sys/stat.js";
+import { getXattrAt } from "../sys/xattr.js";
 import type { UpperCheck } from "./check-upper.js";
+import { applyOverride, overrideXattr, readOverride } from "./override.js";
 
 const ORIGIN = /^(0|[1-9][0-9]{0,9}) ([0-9a-f]{16})( meta| metacopy)?$/;
 const REDIRECT = /^(0|[1-9][0-9]{0,9}) ([0-9a-f]{16})( told)?$/;
 
 /** Names that begin with `user.imgfs.` and are ours; those that go on with `imgfs.` are a program's, escaped. */
 const own = new Set(["origin", "impure", "whiteouts", "redirect"]);
-const ownOfRoot = new Set(["upper", "tree"]);
+const ownOfRoot = new Set(["upper", "tree", "devices"]);
 const PREFIX = "user.imgfs.";
 
 /** The first mark that is none of ours, or not at this place. */
@@ -19,6 +21,28 @@ export function unknownMark(names: readonly string[], isRoot: boolean): string |
     const mark = name.slice(PREFIX.length);
     return !own.has(mark) && !(isRoot && ownOfRoot.has(mark));
   });
+}
+
+/** Makes a stat what the object shows, where it has an override; a wrong one is a finding. */
+export function showOverride(
+  { found, overrides }: UpperCheck,
+  directoryFd: number,
+  name: Buffer,
+  stat: Stat,
+  path: string,
+): void {
+  const type = stat.mode & S_IFMT;
+  if (type !== S_IFREG && type !== S_IFDIR) return;
+  const override = readOverride(overrides, directoryFd, name, stat, (value) =>
+    found.add(path, `its override is none: "${displayName(value)}"`),
+  );
+  if (override !== undefined) applyOverride(override, stat);
+  else if (!overrides.all && !(overrides.devices && stat.size === 0)) {
+    const ignored = getXattrAt(directoryFd, name, overrideXattr, 0, 0) >= 0;
+    if (ignored) {
+      found.add(path, "an override in an upper directory that is not marked as one that holds any");
+    }
+  }
 }
 
 export interface Named {

@@ -14,7 +14,14 @@ import {
 import { emptyStat, S_IFCHR, S_IFDIR, S_IFMT, S_IFREG, type Stat, statAt, statFd } from "../sys/stat.js";
 import { readXattrAt, readXattrFd, readXattrNamesAt, readXattrNamesFd } from "../sys/xattr.js";
 import type { UpperCheck } from "./check-upper.js";
-import { markProblem, type Named, originProblem, parseMark, unknownMark } from "./check-upper-object.js";
+import {
+  markProblem,
+  type Named,
+  originProblem,
+  parseMark,
+  showOverride,
+  unknownMark,
+} from "./check-upper-object.js";
 import { resolvePath, trustedRedirect, userRedirect } from "./redirect.js";
 
 export interface TreeCheck {
@@ -106,6 +113,7 @@ class Walk {
       found.add(path, `cannot be looked at: ${errnoName(-looked)}`);
       return undefined;
     }
+    showOverride(this.check, fd, name, this.stat, path);
     const type = this.stat.mode & S_IFMT;
     if (type !== S_IFDIR) {
       if (type === S_IFREG) this.lookAtFile(fd, at, name, path);

@@ -9,6 +9,7 @@ import { readXattrFd } from "../sys/xattr.js";
 import { checkTree, type TreeCheck } from "./check-upper-tree.js";
 import { checkWork } from "./check-work.js";
 import { createLower, type Lower, type LowerTree } from "./lower.js";
+import { type Overrides, readOverrides } from "./override.js";
 import { LAYOUT, treeMark, upperMark } from "./upper.js";
 
 /** One thing that is wrong, or worth a word, and where. */
@@ -71,6 +72,7 @@ export interface UpperCheck {
   readonly lower: Lower | undefined;
   /** The first digits of the tree that origins and marks must name; undefined when nothing says. */
   readonly tree: string | undefined;
+  readonly overrides: Overrides;
   /** What WORK/index holds: backing inode to row. */
   readonly indexed: Map<number, number>;
   /** What WORK/moved holds. */
@@ -92,6 +94,7 @@ export function checkUpper({ upper, work, image }: CheckUpperOptions): UpperRepo
       found,
       lower: image === undefined ? undefined : createLower(image, true),
       tree: tree?.slice(0, 16),
+      overrides: readOverrides(rootFd),
       indexed: new Map(),
       moved: new Set(),
       interrupted: false,

@@ -15,7 +15,7 @@ import { allocatePages } from "../sys/memory.js";
 import { emptyStat, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, statAt } from "../sys/stat.js";
 import { readXattrAt } from "../sys/xattr.js";
 import type { UpperCheck } from "./check-upper.js";
-import { originProblem } from "./check-upper-object.js";
+import { originProblem, showOverride } from "./check-upper-object.js";
 import { originXattr } from "./origin.js";
 import { renameForm } from "./swap.js";
 import { LAYOUT } from "./upper.js";
@@ -47,7 +47,7 @@ export function checkWork(check: UpperCheck, path: string, fd: number, identity:
     } else present.add(text);
   }
   checkFormat(check, path, fd, present.has("format"), identity);
-  if (present.has("format.new")) found.note(`${path}/format.new`, "left over; the next mount replaces it");
+  if (present.has("format.new")) found.note(`${path}/format.new`, "left over; the next mount removes it");
   if (present.has("tmp")) checkTemporaries(check, `${path}/tmp`, fd);
   if (present.has("index")) withDirectory(check, path, fd, "index", (at, it) => checkIndex(check, at, it));
   if (present.has("moved")) withDirectory(check, path, fd, "moved", (at, it) => checkMoved(check, at, it));
@@ -127,6 +127,7 @@ function checkIndex(check: UpperCheck, path: string, fd: number): void {
       found.add(where, problem ?? "cannot be looked at");
       continue;
     }
+    showOverride(check, fd, name, stat, where);
     const type = stat.mode & S_IFMT;
     if (type === S_IFDIR) found.add(where, "a directory; the index holds none");
     else if (lower !== undefined && (lower.tree.mode(row) & S_IFMT) !== type) {

@@ -26,7 +26,7 @@ import {
 import { getXattrFd, readXattrAt, readXattrFd, writeXattrFd } from "../sys/xattr.js";
 import { fault } from "./fault.js";
 
-const overrideXattr = Buffer.from("user.containers.override_stat");
+export const overrideXattr: Buffer = Buffer.from("user.containers.override_stat");
 const devicesMark = Buffer.from("user.imgfs.devices");
 
 /** What an object shows instead of what its backing object has. */

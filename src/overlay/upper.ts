@@ -283,7 +283,11 @@ function clearWork(path: string, workFd: number, identity: string): boolean {
     if (layout !== LAYOUT) {
       throw new Error(`work directory ${path} has a layout this version does not know: ${layout}`);
     }
-    if (serves === identity) return true;
+    if (serves === identity) {
+      // Of a mount that was cut short.
+      unlinkAt(workFd, newFormatFile);
+      return true;
+    }
     check(fault("setup.drop"), `work directory ${path}`);
     remove(workFd, formatFile);
   }
