@@ -10,7 +10,7 @@ const ORIGIN = /^(0|[1-9][0-9]{0,9}) ([0-9a-f]{16})( meta| metacopy)?$/;
 const REDIRECT = /^(0|[1-9][0-9]{0,9}) ([0-9a-f]{16})( told)?$/;
 
 /** Names that begin with `user.imgfs.` and are ours; those that go on with `imgfs.` are a program's, escaped. */
-const own = new Set(["origin", "impure", "whiteouts", "redirect"]);
+const own = new Set(["origin", "impure", "whiteouts", "redirect", "leaves"]);
 const ownOfRoot = new Set(["upper", "tree", "devices"]);
 const PREFIX = "user.imgfs.";
 
@@ -19,7 +19,7 @@ export function unknownMark(names: readonly string[], isRoot: boolean): string |
   return names.find((name) => {
     if (!name.startsWith(PREFIX) || name.startsWith(`${PREFIX}imgfs.`)) return false;
     const mark = name.slice(PREFIX.length);
-    return !own.has(mark) && !(isRoot && ownOfRoot.has(mark));
+    return !own.has(mark) && !mark.startsWith("kept.") && !(isRoot && ownOfRoot.has(mark));
   });
 }
 

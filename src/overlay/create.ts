@@ -23,7 +23,7 @@ import {
   unlinkAt,
 } from "../sys/files.js";
 import { check } from "../sys/libc.js";
-import { asOwner } from "../sys/process.js";
+import { asOwner, makesFor } from "../sys/process.js";
 import {
   emptyStat,
   S_IFBLK,
@@ -109,8 +109,10 @@ function makeObject(m: WritableState, q: Request, directory: Node, name: Buffer,
   const stat = emptyStat();
   const exact = part.defaultAcl ? wanted.mode : wanted.mode & ~wanted.umask;
   const mode = usableMode(wanted.type, exact);
+  // What appears must be whole: with its owner and mode from the start, or else finished before it is seen.
+  const inPlace = mode === exact && makesFor(q.uid, q.gid);
   let result = -Errno.EEXIST;
-  if (part.lowerRow < 0 || !m.lower.covers(part.lowerRow, name))
+  if (inPlace && (part.lowerRow < 0 || !m.lower.covers(part.lowerRow, name)))
     result = fault("create.make") || asOwner(q.uid, q.gid, () => wanted.make(directoryFd, name, mode));
   if (result === -Errno.EEXIST) {
     const free = freeName(m, directory, name);
@@ -119,10 +121,12 @@ function makeObject(m: WritableState, q: Request, directory: Node, name: Buffer,
       const { result: made, override } = makeInWork(m, q, directory, name, wanted, exact, stat, true);
       return { node: addRecord(m, directory, name, stat, override), result: made, stat };
     }
-    result = fault("create.make") || asOwner(q.uid, q.gid, () => wanted.make(directoryFd, name, mode));
+    if (inPlace) {
+      result = fault("create.make") || asOwner(q.uid, q.gid, () => wanted.make(directoryFd, name, mode));
+    }
   }
-  if (isRefused(result)) {
-    // The owner has no right to it here by itself, but by another of its groups or a capability: it appears when it is whole.
+  // The owner may have no right to it here by itself, but by another of its groups or a capability.
+  if (!inPlace || isRefused(result)) {
     const { result: made, override } = makeInWork(m, q, directory, name, wanted, exact, stat, false);
     coverName(m, directory, name);
     return { node: addRecord(m, directory, name, stat, override), result: made, stat };

@@ -210,7 +210,8 @@ function copyOwner(
   if ((refused && lower.squash === undefined) || isBeyondUs(mode)) {
     const override = { ...owner, mode, rdev: 0 };
     const kept = beginOverride(overrides, fd, override);
-    check(kept < 0 && refused ? owned : kept, "owner of a copy");
+    // Where an owner cannot be kept beside the object either, it is the right to give it that is missing.
+    check(kept === -Errno.EOPNOTSUPP && refused ? owned : kept, "owner of a copy");
     return override;
   }
   // Setuid and setgid were the owner's to grant.

@@ -41,7 +41,16 @@ export function asOwner(uid: number, gid: number, call: () => number): number {
 
 const CAP_DAC_OVERRIDE = 1n;
 const CAP_FSETID = 4n;
+const CAP_SETGID = 6n;
+const CAP_SETUID = 7n;
 const CAP_SYS_ADMIN = 21n;
+
+const becomesOthers = hasCapability(CAP_SETGID) && hasCapability(CAP_SETUID);
+
+/** Whether what {@link asOwner} makes for this user is that user's. */
+export function makesFor(uid: number, gid: number): boolean {
+  return becomesOthers || (uid === own.uid && gid === own.gid);
+}
 
 /** Whether modes do not bind this process: it may read and write what they forbid (capabilities(7)). */
 export const overridesModes: boolean = hasCapability(CAP_DAC_OVERRIDE);

@@ -8,7 +8,8 @@
           JSON is a list: the trace of this form, and those of others, which have done what is the same in them
   crash.py setup  CLI IMAGE FOLDER FORM POINT...   both for the steps of a mount that makes its upper
 
-FORM is what the kernel lets the daemon do: `whole`, `no-rename` (RENAME_WHITEOUT is refused) or `no-mknod` (devices are).
+FORM is what the kernel lets the daemon do: `whole`, `no-rename` (RENAME_WHITEOUT is refused), `no-mknod` (devices are), or
+`no-owners` (nothing is given to another user, and no device made).
 Each operation has a folder of its own in the image. A failure is one line on stdout and exit 1.
 """
 import ctypes
@@ -25,8 +26,10 @@ import sys
 import time
 
 libc = ctypes.CDLL(None, use_errno=True)
-AT_FDCWD, AT_SYMLINK_FOLLOW, NOREPLACE, EXCHANGE = -100, 0x400, 1, 2
+AT_FDCWD, AT_SYMLINK_FOLLOW, NOREPLACE, EXCHANGE, WHITEOUT = -100, 0x400, 1, 2, 4
 USER, GROUP = 1000, 2
+# Points of what nobody sees yet.
+STAGING = ("copy-up.", "mark.", "moved.record", "complete.", "whiteout.stage", "override.", "kept.", "stand-in.")
 SOAK = os.environ.get("IMGFS_SOAK") == "1"
 START = time.time_ns() - 1_000_000_000
 
@@ -65,6 +68,8 @@ def make_case(c):
     os.link(f"{c}/h1", f"{c}/e/h2")
     file("suid", b"s\n" * 100, 0o4757)
     os.symlink("d/file", f"{c}/link")
+    os.symlink("d/other", f"{c}/olink")
+    os.lchown(f"{c}/olink", 7, 8)
     os.mkfifo(f"{c}/fifo")
     os.chmod(f"{c}/d", 0o2755)
     os.chown(f"{c}/shared", 0, GROUP)
@@ -136,7 +141,7 @@ def on_file(path, action):
 
 
 def tmpfile(p, name=None):
-    fd = os.open(p("shared"), os.O_TMPFILE | os.O_RDWR, 0o640)
+    fd = os.open(p("shared"), os.O_TMPFILE | os.O_RDWR, 0o4640)
     try:
         if name is not None:
             source = b"/proc/self/fd/%d" % fd
@@ -145,10 +150,10 @@ def tmpfile(p, name=None):
         os.close(fd)
 
 
-def default_acl(path):
+def acl(path, name="system.posix_acl_default"):
     entries = [(1, 7, -1), (2, 7, USER), (4, 5, -1), (0x10, 7, -1), (0x20, 0, -1)]
     value = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
-    os.setxattr(path, "system.posix_acl_default", value)
+    os.setxattr(path, name, value)
 
 
 def warm(p):
@@ -209,13 +214,17 @@ SCENARIOS = [
      lambda p: on_file(p("n"), lambda fd: on_file(p("d/file"), lambda source: os.copy_file_range(source, fd, 50, 0, 4)))),
     ("chmod of a hard link", nothing, lambda p: os.chmod(p("h1"), 0o600)),
     ("chown of a symlink", nothing, lambda p: os.lchown(p("link"), 5, 6)),
+    ("utimes of a symlink of another's", nothing, lambda p: os.utime(p("olink"), ns=(5, 5), follow_symlinks=False)),
+    ("symlink by a group's right", nothing, lambda p: as_user(lambda: os.symlink("to", p("shared/n")))),
+    ("mkfifo by a group's right", nothing, lambda p: as_user(lambda: os.mkfifo(p("shared/n"), 0o640))),
+    ("mknod of a device", nothing, lambda p: os.mknod(p("n"), stat.S_IFCHR | 0o600, os.makedev(1, 3))),
     ("chmod of a fifo", nothing, lambda p: os.chmod(p("fifo"), 0o600)),
     ("create", nothing, lambda p: touch_empty(p("n"))),
     ("create by a group's right", nothing, lambda p: as_user(lambda: touch_empty(p("shared/n"), 0o640))),
     ("create over a whiteout", lambda p: os.unlink(p("gone")), lambda p: touch_empty(p("gone"))),
     ("create by another over a whiteout", lambda p: os.chmod(p(""), 0o777) or os.unlink(p("gone")),
      lambda p: as_user(lambda: touch_empty(p("gone"), 0o4755))),
-    ("create over a whiteout under a default ACL", lambda p: default_acl(p("d")) or os.unlink(p("d/other")),
+    ("create over a whiteout under a default ACL", lambda p: acl(p("d")) or os.unlink(p("d/other")),
      lambda p: touch_empty(p("d/other"), 0o666)),
     ("mkdir", nothing, lambda p: os.mkdir(p("n"))),
     ("mkdir by a group's right", nothing, lambda p: as_user(lambda: os.mkdir(p("shared/n"), 0o1770))),
@@ -269,9 +278,16 @@ SCENARIOS = [
     ("exchange of folders", nothing, lambda p: renameat2(p("d"), p("full"), EXCHANGE)),
     ("exchange of a file and a folder", nothing, lambda p: renameat2(p("gone"), p("d"), EXCHANGE)),
     ("exchange of a new folder and one of the image", born_folder, lambda p: renameat2(p("born"), p("full"), EXCHANGE)),
+    ("access ACL", nothing, lambda p: acl(p("d/file"), "system.posix_acl_access")),
+    ("rename that leaves a device", nothing, lambda p: renameat2(p("d/file"), p("n"), WHITEOUT)),
+    ("rename over a whiteout that leaves a device", lambda p: os.unlink(p("gone")),
+     lambda p: renameat2(p("d/file"), p("gone"), WHITEOUT)),
     ("fsync", lambda p: make(p("n")), lambda p: on_file(p("n"), os.fsync)),
 ]  # fmt: skip
 
+
+# An owner that the daemon may not give is kept beside an object, but not beside a symlink with a link in the index.
+NOT_THERE = {("no-owners", "chown of a symlink")}
 
 # ------------------------------------------------------------------------------------------------ what a tree is
 
@@ -356,7 +372,12 @@ def must_be(shown, wanted, what):
 
 
 def refuse(form):
-    """Has the kernel refuse system calls of this process and what it starts: seccomp(2)."""
+    """Has the kernel refuse something to this process and what it starts: capabilities(7), seccomp(2)."""
+    if form == "no-owners":
+        # CHOWN, SETGID, SETUID, MKNOD: what an ordinary user does not have either.
+        for capability in (0, 6, 7, 27):
+            call(libc.prctl(24, capability, 0, 0, 0))
+        return
     mknodat, renameat2_number = (259, 316) if os.uname().machine == "x86_64" else (33, 276)
     if form == "no-mknod":
         # args[2], the mode: only devices are refused.
@@ -503,7 +524,8 @@ def trace(mount):
         inos = inos_of(p(""))
         before = look(p(""), inos)
         seen = len(passes())
-        operation(p)
+        if (mount.form, name) not in NOT_THERE:
+            operation(p)
         after = look(p(""), inos)
         out.append({"name": name, "passes": passes()[seen:], "before": before, "after": after})
     mount.stop()
@@ -520,7 +542,7 @@ def kills_of(traced, known):
         for i, point in enumerate(passes):
             if any(other["scenarios"][number]["passes"][: i + 1] == passes[: i + 1] for other in known):
                 continue
-            if not SOAK and point.startswith(("copy-up.", "mark.", "moved.record", "complete.", "whiteout.stage")):
+            if not SOAK and point.startswith(STAGING):
                 key = (passes[i - 1] if i else None, point, "folder" in scenario["name"])
                 if key in seen:
                     continue
