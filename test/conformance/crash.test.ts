@@ -29,8 +29,9 @@ it.runIf(process.env["CI"] !== undefined)("can kill a daemon here", () => {
 });
 
 describe.skipIf(reason !== undefined)(titleOf("the daemon killed at each step", reason), () => {
-  // What the kernel lets it do: everything, no RENAME_WHITEOUT, no device 0:0 (then whiteouts are files with an xattr).
-  const forms = ["whole", "no-rename", "no-mknod"] as const;
+  // What the kernel lets it do: everything; no RENAME_WHITEOUT; no device 0:0 (then whiteouts are files with an xattr); no
+  // owner but its own (then an xattr says whose an object is).
+  const forms = ["whole", "no-rename", "no-mknod", "no-owners"] as const;
   const traces: Trace[] = [];
   let base: string;
   let image: string;
@@ -81,7 +82,7 @@ describe.skipIf(reason !== undefined)(titleOf("the daemon killed at each step", 
   );
 
   // What it does without RENAME_WHITEOUT it does without whiteouts by mknod, too.
-  it.each([0, 2].map((i) => [forms[i] as string, i] as const))(
+  it.each([0, 2, 3].map((i) => [forms[i] as string, i] as const))(
     "changes nothing where a step fails, and works when it no longer does: %s",
     async (_, number) => {
       const halves = await inHalves<Failed>("errors", number);
