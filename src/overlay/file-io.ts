@@ -1,5 +1,6 @@
 // Open files. I/O goes by inode, never by what was true when the file was opened: a descriptor from before a copy-up
-// reads what is written after it. fh says only whether the open is counted on the inode's record.
+// reads what is written after it. fh says only whether the open is counted on the inode's record,
+// and whether its reads leave the atime.
 // Invariants: one backing descriptor per inode; an inode with no name left keeps its descriptor until nobody knows it.
 import { Errno } from "../base/errno.js";
 import { FOPEN_KEEP_CACHE } from "../fuse/abi.js";
@@ -11,6 +12,7 @@ import {
   fdatasyncFd,
   fsyncFd,
   O_ACCMODE,
+  O_NOATIME,
   O_RDONLY,
   O_TRUNC,
   pread,
@@ -18,6 +20,7 @@ import {
   seekFd,
   syncFs,
   truncateFd,
+  withoutAtime,
 } from "../sys/files.js";
 import { statFd } from "../sys/stat.js";
 
@@ -34,6 +37,8 @@ import { type OverlayState, recordOf, type WritableState, writable } from "./sta
 
 /** Handle of an open that is counted on a record; 0 for one of a file that was in the image only. */
 const COUNTED = 1;
+/** Added to the handle of an open with O_NOATIME. */
+const NO_ATIME = 2;
 
 /** From this many bytes on, allocating them is left to a helper thread. */
 const LARGE = 16 << 20;
@@ -56,13 +61,13 @@ export function open(m: OverlayState, q: Request, flags: number, killSuidgid: bo
   if (node === undefined || node.backing === 0) return 0;
   m.fds.of(node);
   node.opens++;
-  out.fh = COUNTED;
+  out.fh = (flags & O_NOATIME) === 0 ? COUNTED : COUNTED | NO_ATIME;
   return 0;
 }
 
 /** FUSE RELEASE. */
 export function release(m: OverlayState, q: Request, fh: number): Status {
-  if (fh !== COUNTED) return 0;
+  if ((fh & COUNTED) === 0) return 0;
   const node = m.inodes.get(q.nodeid);
   if (node === undefined || node.opens === 0) return 0;
   node.opens--;
@@ -73,17 +78,23 @@ export function release(m: OverlayState, q: Request, fh: number): Status {
 }
 
 /** FUSE READ. */
-export function read(m: OverlayState, q: Request, _fh: number, offset: number, out: DataOut): Status {
+export function read(m: OverlayState, q: Request, fh: number, offset: number, out: DataOut): Status {
   const node = m.inodes.get(q.nodeid);
   const row = dataRow(node, q.nodeid);
   if (row < 0) m.fds.trim();
   const got =
     row >= 0
       ? readLower(m, q, row, offset, out, out.capacity)
-      : pread(m.fds.of(node as Node), out.address, out.capacity, offset);
+      : readUpper(m.fds.of(node as Node), fh, offset, out);
   if (got < 0) return got;
   out.length = got;
   return 0;
+}
+
+function readUpper(fd: number, fh: number, offset: number, out: DataOut): number {
+  const { address, capacity } = out;
+  if ((fh & NO_ATIME) === 0) return pread(fd, address, capacity, offset);
+  return withoutAtime(fd, () => pread(fd, address, capacity, offset));
 }
 
 /** FUSE WRITE. */

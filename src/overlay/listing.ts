@@ -3,7 +3,7 @@
 // dropped and read again, and a remount: a name that the lower directory has too is given at its lower index, any
 // other at a position made from its hash.
 import { type Name, nameOf } from "../base/bytes.js";
-import { readDirectory, seekFd } from "../sys/files.js";
+import { readDirectory, seekFd, withoutAtime } from "../sys/files.js";
 
 /** DT_UNKNOWN where the filesystem does not tell. */
 export const DT_UNKNOWN = 0;
@@ -49,17 +49,19 @@ function positionOf(name: string): number {
   return ((a >>> 0) * 2 ** 19 + ((b >>> 0) & 0x7_ffff)) % HASH_RANGE;
 }
 
-/** Reads the upper names of the directory open at `fd`. A Listing or a negative errno. */
+/** Reads the upper names of the directory open at `fd`, and sets no atime. A Listing or a negative errno. */
 export function readListing(fd: number): Listing | number {
   const names = new Map<Name, ListedName>();
   const order: ListedName[] = [];
   const rewound = seekFd(fd, 0, 0);
   if (rewound < 0) return rewound;
-  const result = readDirectory(fd, (bytes, start, end, type, backing) => {
-    const listed = createListed(nameOf(bytes, start, end), type, backing);
-    names.set(listed.name, listed);
-    order.push(listed);
-  });
+  const result = withoutAtime(fd, () =>
+    readDirectory(fd, (bytes, start, end, type, backing) => {
+      const listed = createListed(nameOf(bytes, start, end), type, backing);
+      names.set(listed.name, listed);
+      order.push(listed);
+    }),
+  );
   if (result < 0) return result;
   order.sort(byPosition);
   return { names, order, added: [] };

@@ -7,6 +7,7 @@
 // a name twice nor loses one that stayed; d_ino is st_ino; only an entry that was added counts as looked up.
 import { nameOf } from "../base/bytes.js";
 import type { DirectorySink, Request, Status } from "../fuse/operations.js";
+import { touchDirectory } from "../sys/files.js";
 
 import { isListedWhiteout, listingOf } from "./directory-names.js";
 import { type DirectoryPart, type Node, upperIno } from "./inode-table.js";
@@ -47,6 +48,8 @@ export function createReaddir(): (
     }
     if (directory.removed) return 0;
     const part = directory.directory as DirectoryPart;
+    // Its names may be known from before: who lists the directory sets its atime all the same.
+    if (offset === 0 && directory.backing !== 0) touchDirectory(m.fds.of(directory));
     const more = part.lowerRow < 0 || addLower(m, part.lowerRow, directory, entry, offset, sink);
     if (more) addUpper(m, directory, part, offset, sink);
     return 0;

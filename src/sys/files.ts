@@ -12,6 +12,7 @@ export const { O_RDONLY, O_WRONLY, O_RDWR, O_CREAT, O_EXCL, O_TRUNC, O_APPEND, O
 export const O_ACCMODE = 3;
 export const O_CLOEXEC = 0o2000000;
 export const O_PATH = 0o10000000;
+export const O_NOATIME = 0o1000000;
 export const O_TMPFILE = 0o20000000 | O_DIRECTORY;
 export const AT_FDCWD = -100;
 export const AT_REMOVEDIR = 0x200;
@@ -128,6 +129,7 @@ export function closeFd(fd: number): number {
 }
 
 const F_SETFD = 2;
+const F_SETFL = 4;
 const F_DUPFD_CLOEXEC = 1030;
 const FD_CLOEXEC = 1;
 
@@ -139,6 +141,19 @@ export function closeOnExec(fd: number): number {
 /** One more descriptor of the same open file, not inherited. */
 export function duplicateFd(fd: number): number {
   return c.fcntl(fd, F_DUPFD_CLOEXEC, 0);
+}
+
+/**
+ * Runs `call`, whose reads of `fd` leave its atime as it is. Where that is not for this process to ask (open(2),
+ * O_NOATIME) they do not.
+ */
+export function withoutAtime<T>(fd: number, call: () => T): T {
+  const quiet = c.fcntl(fd, F_SETFL, O_NOATIME) === 0;
+  try {
+    return call();
+  } finally {
+    if (quiet) c.fcntl(fd, F_SETFL, 0);
+  }
 }
 
 /** read(2) into native memory at `address`. */
@@ -360,6 +375,16 @@ export function readDirectory(fd: number, visit: DirectoryVisitor): number {
     }
   }
 }
+
+/** Reads no more of the directory open at `fd` than sets its atime by the rules of its mount. 0 or a negative errno. */
+export function touchDirectory(fd: number): number {
+  const rewound = c.lseek(fd, 0, 0);
+  if (rewound < 0) return rewound;
+  return Math.min(0, c.getdents(fd, small.address, SHORT_READ));
+}
+
+/** Room for the longest name and some more. */
+const SHORT_READ = 512;
 
 /** Opens a directory descriptor again as readable, at its start: O_PATH descriptors cannot be listed. */
 export function reopenDirectory(fd: number): number {

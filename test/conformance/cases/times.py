@@ -261,3 +261,43 @@ def atime_changes_by_reading_under_relatime():
     yield
     get("f")
     true(os.lstat("f").st_atime_ns > 2000 * S, "atime is not older than mtime any more")
+
+
+@case
+def atime_of_a_directory_changes_by_listing_it():
+    folder("d")
+    put("d/f")
+    yield
+    for mtime in (2000, 3000):
+        utimensat("d", (1000, 0), (mtime, 0))
+        names("d")
+        true(os.lstat("d").st_atime_ns > mtime * S, "atime is not older than mtime any more")
+
+
+@case
+def atime_of_a_directory_stays_unless_listed():
+    """Its links are counted and its emptiness is found without anybody having listed it."""
+    folder("d")
+    folder("d/e")
+    yield
+    utimensat("d", (1000, 0), (2000, 0))
+    yield REMOUNT
+    same(links("d"), 3)
+    refused(ENOTEMPTY, os.rmdir, "d")
+    same(os.lstat("d").st_atime_ns, 1000 * S)
+
+
+@case
+def atime_stays_with_noatime():
+    put("f", b"text" * 20_000)
+    yield
+    utimensat("f", (1000, 0), (2000, 0))
+    with opened("f", os.O_RDONLY | os.O_NOATIME) as fd:
+        same(len(os.pread(fd, 80_000, 0)), 80_000)
+    same(os.lstat("f").st_atime_ns, 1000 * S)
+    yield REMOUNT
+    with opened("f", os.O_RDONLY | os.O_NOATIME) as fd, opened("f", os.O_RDONLY) as other:
+        os.pread(fd, 10, 0)
+        same(os.lstat("f").st_atime_ns, 1000 * S)
+        os.pread(other, 10, 70_000)
+    true(os.lstat("f").st_atime_ns > 2000 * S, "who reads without it sets it")
