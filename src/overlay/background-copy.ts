@@ -1,6 +1,8 @@
 // Copies of file data that helper threads make while other requests are served.
 import type { Job, Request, Status } from "../fuse/operations.js";
+import { check } from "../sys/libc.js";
 import { storedRanges } from "./copy-data.js";
+import { type FaultPoint, fault } from "./fault.js";
 import { tellDamage } from "./lower-data.js";
 import type { WritableState } from "./state.js";
 
@@ -12,7 +14,8 @@ export const DECODED_FROM: number = 256 << 10;
 /**
  * Has a helper thread copy a row's first `size` bytes to the file open at `fd`, which has at least that size: SUSPENDED,
  * and `done` is told how it ended before the request comes again. Undefined when the copy is better made at once, or the
- * bytes cannot be had that way. `key` is the object's nodeid, which nothing holds. Throws Corrupt.
+ * bytes cannot be had that way. `key` is the object's nodeid, which nothing holds. The copy is synced, unless the mount is
+ * volatile. `point` comes before it. Throws Corrupt and FsError.
  */
 export function copyInBackground(
   m: WritableState,
@@ -21,13 +24,16 @@ export function copyInBackground(
   row: number,
   fd: number,
   size: number,
+  point: FaultPoint,
   done: (status: Status) => void,
 ): Status | undefined {
   const { services } = m;
   if (services === undefined || size < DECODED_FROM) return undefined;
+  const sync = !m.upper.volatile;
   const { tree } = m.lower;
-  const task = tree.prepares === true ? tree.copyTask?.(row, size, fd, !m.upper.volatile) : undefined;
+  const task = tree.prepares === true ? tree.copyTask?.(row, size, fd, sync) : undefined;
   if (task !== undefined) {
+    check(fault(point), "copy of a file");
     const begun = services.begin?.(key, { kind: "own", task }, true, ({ status, problem }) => {
       if (problem !== undefined) tellDamage(m, problem);
       done(status);
@@ -35,7 +41,9 @@ export function copyInBackground(
     return begun === true ? services.suspendBehind(q, key) : undefined;
   }
   const job = size < BACKGROUND_FROM ? undefined : rangesJob(m, row, fd, size);
-  return job === undefined ? undefined : services.suspend(q, key, job, done);
+  if (job === undefined) return undefined;
+  check(fault(point), "copy of a file");
+  return services.suspend(q, key, job, done);
 }
 
 function rangesJob(m: WritableState, row: number, fd: number, size: number): Job | undefined {

@@ -37,15 +37,15 @@ export function completeData(m: WritableState, q: Request, node: Node, limit: nu
   check(statFd(fd, before), "stat in the upper directory");
   const capability = readXattrFd(fd, capabilities);
   const size = Math.min(limit, before.size);
-  const finish = (status: Status): Status => {
-    const result = status < 0 ? status : commitData(m, node, fd, size, before, capability, kill);
+  const finish = (status: Status, synced: boolean): Status => {
+    const result = status < 0 ? status : commitData(m, node, fd, size, before, capability, kill, synced);
     if (result < 0) undo(m, node, fd, before, capability);
     return result;
   };
   let copied: Status;
   try {
-    const background = copyInBackground(m, q, node.id, node.dataRow, fd, size, (status) => {
-      const result = finish(status);
+    const background = copyInBackground(m, q, node.id, node.dataRow, fd, size, "complete.data", (status) => {
+      const result = finish(status, true);
       if (result < 0) m.failedCopies.set(node.id, result);
       node.opens--;
       m.inodes.settle(node);
@@ -59,7 +59,7 @@ export function completeData(m: WritableState, q: Request, node: Node, limit: nu
   } catch (cause) {
     copied = damageStatus(m, cause);
   }
-  return finish(copied);
+  return finish(copied, false);
 }
 
 /** The bytes are there; makes them the file's own. 0 or a negative errno. */
@@ -71,6 +71,7 @@ function commitData(
   before: Stat,
   capability: Buffer | number,
   kill: boolean,
+  synced: boolean,
 ): Status {
   const cut = size < before.size;
   const mode = shownMode(node, before);
@@ -83,7 +84,7 @@ function commitData(
       cut
         ? fault("complete.size") || truncateFd(fd, size)
         : fault("complete.restore") || restore(fd, before, capability),
-    () => (size === 0 || m.upper.volatile ? 0 : fault("complete.sync") || fsyncFd(fd)),
+    () => (size === 0 || m.upper.volatile ? 0 : fault("complete.sync") || (synced ? 0 : fsyncFd(fd))),
     () => fault("complete.marks") || dropMarks(fd),
     () => fault("complete.origin") || (node.row < 0 ? dropOrigin(fd) : writeOrigin(m, fd, node.row, false)),
   ];

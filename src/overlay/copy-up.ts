@@ -214,7 +214,7 @@ function copyUpObject(m: WritableState, q: Request, row: number, limit: number, 
     const size = staged.file ? Math.min(limit, m.lower.tree.size(row)) : 0;
     if (size >= DECODED_FROM && truncateFd(staged.fd, size) === 0) {
       const done = (status: Status): void => finishInBackground(m, row, staged, status, cut);
-      const background = copyInBackground(m, q, row + 1, row, staged.fd, size, done);
+      const background = copyInBackground(m, q, row + 1, row, staged.fd, size, "copy-up.data", done);
       if (background !== undefined) return background;
     }
     const metadataOnly = limit === NO_DATA && staged.file && m.lower.tree.size(row) > 0;
@@ -240,6 +240,8 @@ function finishInBackground(
     check(status, "copy of a file");
     finishStaged(m, row, staged);
     if (cut !== undefined) cutStaged(m, row, staged, cut);
+    // The helper has synced the data; what came after is metadata, which the filesystem keeps in order.
+    if (!m.upper.volatile) check(fault("copy-up.sync"), "fsync of a copy");
     commitObject(m, row, staged, placeOf(m, row));
   } catch (cause) {
     discardStaged(m, staged);

@@ -64,6 +64,7 @@ describe.skipIf(reason)(titleOf("the memory of a mount", reason), () => {
     mounted = await mount(image, "--upper", join(place, "upper"));
     // The compiler and the allocators of the process have got going.
     await names("churn", "work", 20_000);
+    await names("touch", "many", 10);
   });
 
   afterEach(async () => {
