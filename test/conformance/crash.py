@@ -744,7 +744,16 @@ def left_rename(mount):
     mount.dead()
 
 
-BEFORE_SETUP = {"setup.drop": served_another, "setup.sweep": left_in_index, "setup.finish-rename": left_rename}
+def left_whiteout_file(mount):
+    """Another overlay has left a whiteout as a file, of a name that the image does not have."""
+    os.mkdir(mount.upper, 0o755)
+    make(os.path.join(mount.upper, ".wh.nothing"), data=b"")
+
+
+BEFORE_SETUP = {
+    "setup.drop": served_another, "setup.sweep": left_in_index, "setup.finish-rename": left_rename,
+    "setup.convert": left_whiteout_file,
+}  # fmt: skip
 
 
 def setup(mount, points):
