@@ -553,7 +553,13 @@ def kills_of(traced, known):
                     continue
                 seen.add(key)
             out.append((number, i, point, passes[:i].count(point)))
-    return out
+    if SOAK:
+        return out
+    # Every point, and a third of the other passes.
+    first = {}
+    for number, i, point, _ in out:
+        first.setdefault(point, (number, i))
+    return [one for n, one in enumerate(out) if n % 3 == 0 or first[one[2]] == one[:2]]
 
 
 def emptied_by(name):

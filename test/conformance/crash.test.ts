@@ -75,7 +75,7 @@ describe.skipIf(reason !== undefined)(titleOf("the daemon killed at each step", 
       const halves = await inHalves<Killed>("kill", number);
       const sum = (key: keyof Killed): number => halves.reduce((total, half) => total + half[key], 0);
       expect(sum("before") + sum("after")).toBe(sum("kills"));
-      expect(sum("kills")).toBeGreaterThan(20);
+      expect(sum("kills")).toBeGreaterThan(10);
       expect(sum("before")).toBeGreaterThan(0);
     },
     600_000,
