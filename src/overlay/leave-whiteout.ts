@@ -13,7 +13,7 @@ import { emptyStat, S_IFCHR, type Stat, statAt, statFd } from "../sys/stat.js";
 import { readXattrFd, removeXattrFd, writeXattrFd } from "../sys/xattr.js";
 import { fault } from "./fault.js";
 import type { Node } from "./inode-table.js";
-import { groupFor } from "./new-owner.js";
+import { aclFrom, groupFor, keepAcl } from "./new-owner.js";
 import { type StagedStandIn, stageStandIn } from "./stand-ins.js";
 import type { WritableState } from "./state.js";
 import { removeTemporary } from "./upper.js";
@@ -30,7 +30,7 @@ export interface Leaving extends StagedStandIn {
 /** Prepares a device of the caller's for the name that a rename will leave. Throws FsError. */
 export function prepareLeaving(m: WritableState, q: Request, directory: Node, oldName: Buffer): Leaving {
   const owner = { uid: q.uid, gid: groupFor(m, q, directory) };
-  const staged = stageDevice(m, owner.uid, owner.gid);
+  const staged = stageDevice(m, m.fds.of(directory), owner.uid, owner.gid);
   const text = Buffer.concat([Buffer.from(`${owner.uid}:${owner.gid}:`), oldName]);
   const marked = fault("leave.mark") || writeXattrFd(m.fds.of(directory), leavesKey, text);
   if (marked < 0) {
@@ -40,9 +40,16 @@ export function prepareLeaving(m: WritableState, q: Request, directory: Node, ol
   return { ...staged, directory, oldName };
 }
 
-function stageDevice(m: WritableState, uid: number, gid: number): StagedStandIn {
-  const staged = stageStandIn(m, { uid, gid, mode: S_IFCHR, rdev: 0 });
+/** A device as one made in the directory open at `directoryFd` is, which may hand an ACL on. Throws FsError. */
+function stageDevice(m: WritableState, directoryFd: number, uid: number, gid: number): StagedStandIn {
+  const { mode, acl } = aclFrom(directoryFd, 0) ?? { mode: 0, acl: undefined };
+  const staged = stageStandIn(m, { uid, gid, mode: S_IFCHR | mode, rdev: 0 });
   if (typeof staged === "number") throw new FsError(-staged, "creation in the work directory");
+  const kept = acl === undefined ? 0 : keepAcl(m, staged.fd, acl);
+  if (kept < 0) {
+    discard(m, staged);
+    throw new FsError(-kept, "ACL of a new object");
+  }
   return staged;
 }
 
@@ -83,7 +90,7 @@ export function completeLeaving(m: WritableState, fd: number): void {
     statAt(fd, name, stat) === 0 &&
     isWhiteout(fd, name, stat, true)
   ) {
-    const staged = stageDevice(m, Number(match[1]), Number(match[2]));
+    const staged = stageDevice(m, fd, Number(match[1]), Number(match[2]));
     const renamed = fault("leave.device") || renameAt(m.upper.temporaryFd, staged.name, fd, name);
     closeFd(staged.fd);
     if (renamed < 0) {

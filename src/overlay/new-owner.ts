@@ -48,8 +48,12 @@ export function inheritedAcl(
   directory: Node,
   mode: number,
 ): ReturnType<typeof inherited> | undefined {
-  if (!(directory.directory as DirectoryPart).defaultAcl) return undefined;
-  const acl = readXattrFd(m.fds.of(directory), defaultAcl);
+  return (directory.directory as DirectoryPart).defaultAcl ? aclFrom(m.fds.of(directory), mode) : undefined;
+}
+
+/** The same for the directory open at `fd`. */
+export function aclFrom(fd: number, mode: number): ReturnType<typeof inherited> | undefined {
+  const acl = readXattrFd(fd, defaultAcl);
   return typeof acl === "number" || !isAcl(acl) ? undefined : inherited(acl, mode);
 }
 

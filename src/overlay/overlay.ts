@@ -180,6 +180,9 @@ function assemble(options: OverlayOptions, lower: Lower, upper: Upper | undefine
     const root = placeOf(1, upper.rootFd);
     statFd(upper.rootFd, m.stat);
     root.override = overrideOf(m, upper.rootFd, noName, m.stat);
+    upper.overrides.onRoot = (override) => {
+      root.override = override;
+    };
     m.inodes.add(root);
     sweepIndex(m, upper);
   }

@@ -46,6 +46,8 @@ export interface Overrides {
   all: boolean;
   /** Empty files that stand for devices 0:0. */
   devices: boolean;
+  /** Told what the root shows from now on, when it gets an override for being the root. */
+  onRoot?: (override: Override) => void;
 }
 
 /** What the upper directory open at `rootFd` says of overrides in it. */
@@ -62,7 +64,12 @@ export function allowOverrides(overrides: Overrides): number {
   if (overrides.all) return 0;
   const stat = emptyStat();
   const result = statFd(overrides.rootFd, stat);
-  return result < 0 ? result : writeOverride(overrides, overrides.rootFd, stat);
+  if (result < 0) return result;
+  const { uid, gid, mode } = stat;
+  const own = { uid, gid, mode, rdev: 0 };
+  const written = writeOverride(overrides, overrides.rootFd, own);
+  if (written === 0) overrides.onRoot?.(own);
+  return written;
 }
 
 /** Makes the upper directory say that it may hold devices 0:0. 0 or a negative errno. */

@@ -59,6 +59,7 @@ NATIVE = {
         acl_is_kept_and_shows_in_the_mode acl_that_says_no_more_than_a_mode_is_a_mode acl_is_the_owners_to_change
         acl_takes_setgid_from_who_is_not_of_the_group acl_made_before_is_kept acl_follows_chmod acl_is_removed
         acl_default_is_inherited acl_default_is_inherited_over_removed_names
+        acl_default_is_inherited_by_what_a_rename_leaves
         acl_default_of_three_entries_replaces_the_umask acl_is_checked acl_default_and_setgid_together
         acl_default_is_inherited_by_devices
     """,

@@ -317,7 +317,7 @@ export class Mounted {
       .sort();
   }
 
-  setxattr(path: Path | number, name: string, value: string, flags = 0): void {
+  setxattr(path: Path | number, name: string, value: string | Buffer, flags = 0): void {
     check(this.fs.setxattr!(this.q(this.idOf(path)), this.view(name), this.dataIn(value), flags, false));
   }
 

@@ -301,6 +301,27 @@ describe("device 0:0", () => {
   });
 });
 
+/** user::rwx user:1234:rw- group::r-x mask::rwx other::r-x */
+const withUser = Buffer.from(
+  "0200000001000700ffffffff02000600d204000004000500ffffffff10000700ffffffff20000500ffffffff",
+  "hex",
+);
+
+// The root is given an override for being the root of such an upper; then its mode is that override's.
+it("the root of an upper that comes to hold overrides keeps what is changed of it later", () => {
+  const image = plainImage();
+  const upper = fresh();
+  let fs = mount(image, upper);
+  fs.setxattr("etc", "system.posix_acl_default", withUser);
+  fs.mknod("etc/zero", S_IFCHR | 0o660, 0);
+  expect(xattrOf(upper)).toMatch(/:dir$/);
+  fs.setattr("", { valid: FATTR_MODE | FATTR_GID, mode: 0o2751, gid: 9 });
+  const { uid, gid, mode } = fs.stat("");
+  expect([gid, mode]).toEqual([9, S_IFDIR | 0o2751]);
+  fs = remount(fs, image, upper);
+  expect(fs.stat("")).toMatchObject({ uid, gid, mode });
+});
+
 describe("rename that leaves a whiteout", () => {
   const WHITEOUT = 4;
   const isZero = (fs: Mounted, path: string): void =>

@@ -164,6 +164,19 @@ def acl_default_is_inherited_by_devices():
     same(entries("d/zero"), [(USER_OBJ, 6), (USER, 6, 1234), (GROUP_OBJ, 5), (MASK, 6), (OTHER, 4)])
 
 
+@case(root=True)
+def acl_default_is_inherited_by_what_a_rename_leaves():
+    folder("d", 0o755)
+    os.setxattr("d", DEFAULT, acl((USER_OBJ, 7), (USER, 6, 1234), (GROUP_OBJ, 5), (MASK, 7), (OTHER, 5)))
+    put("d/f")
+    yield
+    renameat2("d/f", "d/g", WHITEOUT)
+    expected = [(USER_OBJ, 0), (USER, 6, 1234), (GROUP_OBJ, 5), (MASK, 0), (OTHER, 0)]
+    same((entries("d/f"), mode_of("d/f")), (expected, 0))
+    yield REMOUNT
+    same((entries("d/f"), mode_of("d/f")), (expected, 0))
+
+
 @case
 def acl_default_is_for_directories():
     put("f")
