@@ -181,7 +181,8 @@ END
       "1",
       "daemon",
       "changed",
-      "0",
+      // The owner that it may not give away is kept beside the file.
+      "2",
       "0",
       "of-daemon",
       "suid",
