@@ -3,7 +3,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { nameFromText } from "../base/bytes.js";
 import { Errno, errnoName, errnoText } from "../base/errno.js";
-import { takeAway } from "../fuse/take-away.js";
+import { type TakenAway, takeAway } from "../fuse/take-away.js";
 import { readMounts } from "../sys/mountinfo.js";
 import { processStartTime } from "../sys/process-time.js";
 import { MountFailure } from "./options.js";
@@ -12,6 +12,9 @@ import { type ProbeAnswer, probeMount } from "./probe.js";
 
 /** How long a process may take to end after its mount is gone, in milliseconds. */
 const END_LIMIT = 60_000;
+
+/** How long a mount must be in use to be called that, in milliseconds. */
+const BUSY_LIMIT = 500;
 
 export interface UnmountOptions {
   /** Detach a mount that is in use; its process ends with the last user. Then nothing is waited for. */
@@ -33,7 +36,7 @@ export async function unmount(mountpoint: string, options: UnmountOptions): Prom
     throw new MountFailure(`umount: ${target}: its process does not answer (--lazy takes the mount away)`);
   }
   const lazy = options.lazy || owner.kind === "dead";
-  const { status: result, said } = await takeAway(target, lazy);
+  const { status: result, said } = await takeAwayPatiently(target, lazy);
   if (result === -Errno.EBUSY) throw new MountFailure(`umount: ${target}: target is busy`);
   if (result === -Errno.EPERM) {
     const why = said === "" ? "" : ` (${said})`;
@@ -44,6 +47,16 @@ export async function unmount(mountpoint: string, options: UnmountOptions): Prom
     throw new MountFailure(`umount: ${target}: ${errnoText(errnoName(-result))}`);
   }
   if (!lazy) await waitForEnd(target, owner);
+}
+
+/** Who only passes through (a process that is just ending, a scan of the disk) is waited for. */
+async function takeAwayPatiently(target: string, lazy: boolean): Promise<TakenAway> {
+  const deadline = performance.now() + BUSY_LIMIT;
+  for (;;) {
+    const taken = await takeAway(target, lazy);
+    if (taken.status !== -Errno.EBUSY || performance.now() > deadline) return taken;
+    await sleep(20);
+  }
 }
 
 async function waitForEnd(target: string, owner: ProbeAnswer): Promise<void> {
