@@ -9,8 +9,9 @@ import { ExitCode, Failure } from "./failure.js";
 import { type Flag, parseOptionList, sortOptions } from "./mount-options.js";
 import { findImage } from "./open.js";
 import type { GlobalOptions, StartMount } from "./program.js";
+import { type QuotaOptions, readQuota } from "./quota-options.js";
 
-interface MountCommandOptions extends GlobalOptions {
+interface MountCommandOptions extends GlobalOptions, QuotaOptions {
   readonly upper?: string;
   readonly work?: string;
   readonly uidMap?: readonly IdRange[];
@@ -69,12 +70,19 @@ export async function mount(
   if (options.work !== undefined && options.upper === undefined) {
     throw new Failure(ExitCode.usage, "mount: --work needs --upper");
   }
+  const quota = readQuota("mount", options);
+  if (quota !== undefined && options.upper === undefined) {
+    throw new Failure(ExitCode.usage, "mount: --quota needs --upper");
+  }
   if (options.squashToRoot === true && !(mapsRoot(options.uidMap) && mapsRoot(options.gidMap))) {
     throw new Failure(ExitCode.usage, "mount: --squash-to-root needs maps with an id for 0");
   }
   for (const source of sources) findImage(source);
   if (options.fake === true) return;
-  const request = mountOptions(sources, mountpoint, options, kernel);
+  const request = {
+    ...mountOptions(sources, mountpoint, options, kernel),
+    ...(quota === undefined ? {} : { quota }),
+  };
   try {
     process.exitCode = await (options.foreground === true ? mountForeground : startMount)(request);
   } catch (cause) {

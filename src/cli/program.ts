@@ -5,6 +5,7 @@ import { type IdRange, parseIdMap } from "../daemon/id-maps.js";
 import type { MountOptions } from "../daemon/options.js";
 import { exitCodeHelp, messageOf } from "./failure.js";
 import { print, printError } from "./output.js";
+import { addQuotaOptions } from "./quota-options.js";
 import { version } from "./version.js";
 
 /** Options that every command takes. */
@@ -84,14 +85,16 @@ export function program(startMount: StartMount): Command {
       (await import("./flatten.js")).flatten(image, dest, command.optsWithGlobals()),
     );
 
-  root
-    .command("mount")
-    .argument("<paths...>", "what build made, or layer blobs with the last on top; then where", paths)
-    .usage("[options] IMAGE|BLOB... MOUNTPOINT")
-    .description("mount an image, read-only or under a writable upper directory")
-    .option("-o <options>", "a comma list of options, as mount(8) has it; see below", collect)
-    .option("--upper <dir>", "writable directory that takes all changes (created when missing)", path)
-    .option("--work <dir>", "scratch directory on the upper's filesystem (default: UPPER.work)", path)
+  addQuotaOptions(
+    root
+      .command("mount")
+      .argument("<paths...>", "what build made, or layer blobs with the last on top; then where", paths)
+      .usage("[options] IMAGE|BLOB... MOUNTPOINT")
+      .description("mount an image, read-only or under a writable upper directory")
+      .option("-o <options>", "a comma list of options, as mount(8) has it; see below", collect)
+      .option("--upper <dir>", "writable directory that takes all changes (created when missing)", path)
+      .option("--work <dir>", "scratch directory on the upper's filesystem (default: UPPER.work)", path),
+  )
     .option("--uid-map <c:h:s>", "show S user ids from C on in the image as H and up (repeatable)", idMap)
     .option("--gid-map <c:h:s>", "the same for group ids", idMap)
     .option("--squash-to-root", "show everything as root's, or as what the maps make of root")

@@ -15,6 +15,8 @@ export interface Assembly {
   /** What the options hand to a filesystem module. */
   readonly settings: unknown;
   readonly log: Logger;
+  /** For the ledger of a mount with a quota. */
+  readonly ledger: SharedArrayBuffer;
   /** The pid to tell who asks the mount for its process. */
   readonly daemonPid: number;
 }
@@ -29,7 +31,7 @@ export async function fileSystemMaker(options: MountOptions): Promise<CreateFile
 }
 
 /** The overlay over the image, or the stack of blobs, that the options name. */
-export const createFileSystem: CreateFileSystem = ({ options, log, daemonPid }) => {
+export const createFileSystem: CreateFileSystem = ({ options, log, ledger, daemonPid }) => {
   const image = openImage(options.sources, options.verify === true);
   try {
     const { upper, work, devices, redirects, metacopy, volatile } = options;
@@ -46,6 +48,8 @@ export const createFileSystem: CreateFileSystem = ({ options, log, daemonPid }) 
       volatile,
       owners,
       strictIds,
+      quota:
+        options.quota === undefined ? undefined : { ...options.quota, imageBytes: image.layerBytes, ledger },
       log,
       daemonPid,
     });

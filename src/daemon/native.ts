@@ -13,7 +13,7 @@ import type { WorkerData, WorkerMessage } from "./protocol.js";
 
 /** Resolves when the connection has ended, or nothing was mounted; what happened is told. Does not reject. */
 export async function serveNative(data: WorkerData, tell: (message: WorkerMessage) => void): Promise<void> {
-  const { options, counters, logFd } = data;
+  const { options, counters, ledger, logFd } = data;
   const log = createLogger({ level: options.logLevel, format: options.logFormat, fd: logFd });
   let fileSystem: FileSystem | undefined;
   try {
@@ -27,6 +27,7 @@ export async function serveNative(data: WorkerData, tell: (message: WorkerMessag
       options,
       settings: options.fileSystem?.settings,
       log,
+      ledger,
       daemonPid: process.pid,
     });
     const session = mountNative({

@@ -4,6 +4,7 @@ import { resolve } from "node:path";
 import type { LogLevel } from "../base/log.js";
 import type { KernelOptions } from "../fuse/channel.js";
 import type { ReaddirplusMode } from "../fuse/init.js";
+import type { QuotaSettings } from "../quota/settings.js";
 import type { IdRange } from "./id-maps.js";
 
 /** How requests travel between the kernel and this process; see docs/transports.md. */
@@ -32,6 +33,8 @@ export interface MountOptions {
   readonly redirects?: boolean;
   /** A change of a file's metadata copies no data. True unless given. */
   readonly metacopy?: boolean;
+  /** Counts what the upper costs, and limits it. Needs `upper`, and a mount that can be written to. */
+  readonly quota?: QuotaSettings;
   /** Sync nothing. */
   readonly volatile?: boolean;
   /** Compare each content with its digest before anything of it is given out. */

@@ -8,6 +8,7 @@ import { nameFromText } from "../base/bytes.js";
 import { createLogger, type Logger } from "../base/log.js";
 import { Counters, createCounterMemory, formatCounters } from "../fuse/counters.js";
 import type { SessionEnd } from "../fuse/session.js";
+import { createLedgerMemory } from "../quota/ledger.js";
 import { MountFailure, type MountOptions, oneLine } from "./options.js";
 import type { WorkerData, WorkerMessage } from "./protocol.js";
 import { ServingThread } from "./thread.js";
@@ -90,6 +91,7 @@ class MountProcess {
   private readonly logFd: number;
   private readonly log: Logger;
   private readonly counterMemory = createCounterMemory();
+  private readonly ledgerMemory = createLedgerMemory();
   private readonly outcome: Outcome = { ready: false };
   private stopping = false;
   private onRefused: (() => void) | undefined;
@@ -109,7 +111,12 @@ class MountProcess {
     else stop.addEventListener("abort", () => onSignal("SIGTERM"));
     process.on("SIGUSR1", onStats);
     try {
-      const data = { options: this.options, counters: this.counterMemory, logFd: this.logFd };
+      const data = {
+        options: this.options,
+        counters: this.counterMemory,
+        ledger: this.ledgerMemory,
+        logFd: this.logFd,
+      };
       const refused = new Promise<undefined>((done) => {
         this.onRefused = () => done(undefined);
       });

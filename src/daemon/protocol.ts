@@ -5,6 +5,8 @@ import type { MountOptions } from "./options.js";
 export interface WorkerData {
   readonly options: MountOptions;
   readonly counters: SharedArrayBuffer;
+  /** Of a Ledger (src/quota/ledger.ts); the worker opens it where the options have a quota. */
+  readonly ledger: SharedArrayBuffer;
   readonly logFd: number;
 }
 

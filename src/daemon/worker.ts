@@ -15,7 +15,7 @@ function tell(message: WorkerMessage): void {
   parentPort?.postMessage(message);
 }
 
-async function run({ options, counters, logFd }: WorkerData): Promise<void> {
+async function run({ options, counters, ledger, logFd }: WorkerData): Promise<void> {
   const log = createLogger({ level: options.logLevel, format: options.logFormat, fd: logFd });
   let fileSystem: FileSystem | undefined;
   try {
@@ -25,6 +25,7 @@ async function run({ options, counters, logFd }: WorkerData): Promise<void> {
       options,
       settings: options.fileSystem?.settings,
       log,
+      ledger,
       daemonPid: process.pid,
     });
     let channel: Channel;

@@ -35,16 +35,18 @@ export interface Blob {
   readonly source: BlobSource;
   readonly dataOffset: number;
   readonly rawSize: number;
+  /** Sum of the file sizes of its layer, each inode once. */
+  readonly logicalBytes: number;
   /** The way to compressed data; undefined where the raw address space lies in the file as it is. */
   readonly frames: FrameReader | undefined;
 }
 
 /** The data of an open file. */
 export function blobOf(source: BlobSource, metadata: Metadata, cache: FrameCache): Blob {
-  const { codec, dataOffset, rawSize } = metadata.header;
+  const { codec, dataOffset, rawSize, logicalBytes } = metadata.header;
   const frames =
     codec === L.CODEC_NONE ? undefined : new FrameReader(new FrameTable(metadata), source, cache);
-  return { source, dataOffset, rawSize, frames };
+  return { source, dataOffset, rawSize, logicalBytes, frames };
 }
 
 /** Bytes of a blob's raw address space into all of `into`. Throws Corrupt, or a system error. */
@@ -144,7 +146,8 @@ export function openBlob(info: BlobInfo, directory: string, cache: FrameCache): 
     }
     // Without a codec nothing of its metadata is needed.
     if (header.codec !== L.CODEC_NONE) return blobOf(source, Metadata.open(source), cache);
-    return { source, dataOffset: header.dataOffset, rawSize: header.rawSize, frames: undefined };
+    const { dataOffset, rawSize, logicalBytes } = header;
+    return { source, dataOffset, rawSize, logicalBytes, frames: undefined };
   } catch (cause) {
     source.close();
     throw cause;

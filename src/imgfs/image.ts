@@ -153,6 +153,12 @@ export class Image extends TreeReader {
     return this.metadata.header.logicalBytes;
   }
 
+  /** Sum over its layers of {@link logicalBytes}: what they unpack to. A flattened image counts as one layer. */
+  get layerBytes(): number {
+    if (this.blobs.length === 0) return this.logicalBytes;
+    return this.blobs.reduce((sum, _, i) => sum + this.contents.blob(i + 1).logicalBytes, 0);
+  }
+
   /** Bytes of file data stored in this file and, of an index, in its blobs as far as it refers to them. */
   get uniqueBytes(): number {
     return this.metadata.header.uniqueBytes;

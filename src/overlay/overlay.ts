@@ -4,6 +4,7 @@
 import type { Logger } from "../base/log.js";
 import type { FileSystem, Open, Request, StatxReply } from "../fuse/operations.js";
 
+import type { QuotaSettings } from "../quota/settings.js";
 import { noName, unlinkAt } from "../sys/files.js";
 import { keepsSetuid } from "../sys/process.js";
 import { processStartTime } from "../sys/process-time.js";
@@ -59,9 +60,17 @@ export interface OverlayOptions {
   readonly redirects?: boolean | undefined;
   /** A change of a file's metadata copies no data. True unless given. */
   readonly metacopy?: boolean | undefined;
+  /** Counts what the upper costs, in this ledger, and limits it. */
+  readonly quota?: QuotaOptions | undefined;
   readonly log: Logger;
   /** Process that serves the mount, told by the root's `user.imgfs.daemon`. */
   readonly daemonPid: number;
+}
+
+export interface QuotaOptions extends QuotaSettings {
+  /** Bytes of the image's layers, which an inclusive limit holds too. */
+  readonly imageBytes: number;
+  readonly ledger: SharedArrayBuffer;
 }
 
 /** Backing descriptors kept open beside those of open files. */
