@@ -114,6 +114,17 @@ export function program(startMount: StartMount): Command {
         .default("on"),
     )
     .option("--volatile", "sync nothing: after a crash of the machine the upper may be damaged")
+    .addOption(
+      new Option("--writeback <off>", "whether the kernel may keep writes back; it never may yet").choices([
+        "off",
+      ]),
+    )
+    .addOption(
+      new Option(
+        "--passthrough <off>",
+        "whether the kernel may read and write without us; it never may yet",
+      ).choices(["off"]),
+    )
     .option(
       "--verify",
       "check each file's bytes against their digest before they are first read (compressed data always is)",

@@ -63,4 +63,22 @@ describe.skipIf(cannotMount !== undefined)(titleOf("a writable mount", cannotMou
     }
     expect(await imgfs("mount", image, scratch("mnt"), "--metacopy=maybe")).toMatchObject({ code: 2 });
   });
+
+  it.each(["writeback", "passthrough"])(
+    "takes --%s off, as flag and by -o, and no other word",
+    async (name) => {
+      await (await mount(image, `--${name}`, "off")).unmount();
+      await (await mount(image, "-o", `${name}=off`)).unmount();
+      for (const words of [
+        [`--${name}`, "on"],
+        ["-o", `${name}=on`],
+      ]) {
+        const { code, stderr } = await imgfs("mount", image, scratch("mnt"), ...words);
+        expect(code).toBe(2);
+        expect(stderr).toMatch(
+          new RegExp(`^imgfs: option '--${name} <off>' [^\\n]*invalid[^\\n]* off\\.\\n$`),
+        );
+      }
+    },
+  );
 });
