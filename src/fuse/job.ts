@@ -73,6 +73,9 @@ function run(job: Job): Status {
       return -Errno.ENOSYS;
     case "fsync":
       return retry(() => (job.dataOnly ? fdatasyncFd(job.fd) : fsyncFd(job.fd)));
+    case "pause":
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, job.milliseconds);
+      return 0;
     case "syncfs":
       return retry(() => syncFs(job.fd));
     case "fallocate":

@@ -192,6 +192,8 @@ export type Job =
       readonly ranges: readonly number[];
       readonly sync: boolean;
     }
+  /** Waits. */
+  | { readonly kind: "pause"; readonly milliseconds: number }
   /** The filesystem's own: plain data for the module it names, see {@link FileSystem.helperModule}. */
   | { readonly kind: "own"; readonly task: unknown };
 

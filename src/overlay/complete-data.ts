@@ -13,6 +13,7 @@ import { damageStatus, prepareCopy } from "./lower-data.js";
 import { dropMarks, markAgain } from "./metacopy.js";
 import { dropOrigin, writeOrigin } from "./origin.js";
 import { changeMode, dropKeptCapabilities, shownMode } from "./owners.js";
+import { chargeData, creditData } from "./quota/charge-copy.js";
 import type { WritableState } from "./state.js";
 
 /** What a file of the upper was longer than has been cut, in one step with what else truncate(2) does. */
@@ -37,9 +38,14 @@ export function completeData(m: WritableState, q: Request, node: Node, limit: nu
   check(statFd(fd, before), "stat in the upper directory");
   const capability = readXattrFd(fd, capabilities);
   const size = Math.min(limit, before.size);
+  const charged = chargeData(m, q, node, size);
+  if (charged < 0) return charged;
   const finish = (status: Status, synced: boolean): Status => {
     const result = status < 0 ? status : commitData(m, node, fd, size, before, capability, kill, synced);
-    if (result < 0) undo(m, node, fd, before, capability);
+    if (result < 0) {
+      undo(m, node, fd, before, capability);
+      creditData(m, node);
+    }
     return result;
   };
   let copied: Status;

@@ -20,7 +20,8 @@ import {
   unlinkAt,
 } from "../sys/files.js";
 import { check } from "../sys/libc.js";
-import { emptyStat, S_IFDIR, S_IFMT, type Stat, statFd } from "../sys/stat.js";
+import { emptyStat, S_IFDIR, S_IFMT, S_IFREG, type Stat, statFd } from "../sys/stat.js";
+import { writeXattrFd } from "../sys/xattr.js";
 import { copyInBackground, DECODED_FROM } from "./background-copy.js";
 import { statBacking, utimesBacking } from "./backing-metadata.js";
 import { CUT, completeData } from "./complete-data.js";
@@ -32,6 +33,10 @@ import type { LowerName } from "./lower.js";
 import { damageStatus, prepareCopy } from "./lower-data.js";
 import { indexName, linkFromIndex, needsIndex, noteIndexed } from "./origin.js";
 import type { Override } from "./override.js";
+import { chargeCopy, creditCopy, ownCopy } from "./quota/charge-copy.js";
+import { ownNew } from "./quota/charge-objects.js";
+import { noteBase } from "./quota/charge-xattrs.js";
+import type { FileBlocks } from "./quota/file-blocks.js";
 import {
   type Cut,
   checkIds,
@@ -46,6 +51,7 @@ import {
 } from "./staging.js";
 import { recordOf, type WritableState } from "./state.js";
 import { removeTemporary, temporaryName } from "./upper.js";
+import { copiedMark } from "./whiteout.js";
 
 /**
  * Makes sure that the object exists in the upper directory, so that its metadata and names can be changed. 0, a negative
@@ -115,6 +121,7 @@ function copyOneDirectory(m: WritableState, parent: Node, row: number): Node {
     name,
   );
   node.override = override;
+  node.copied = true;
   m.inodes.add(node);
   m.fds.hold(node, fd);
   noteName(parent, name, stat.mode, stat.ino);
@@ -132,6 +139,8 @@ function copyUpRemovedDirectory(m: WritableState, node: Node): void {
   );
   m.inodes.setBacking(node, stat.ino);
   node.override = override;
+  node.copied = true;
+  ownNew(m, node);
   m.fds.hold(node, fd);
 }
 
@@ -151,6 +160,8 @@ function stageDirectory(
     fd = check(openAt(upper.temporaryFd, temporary, O_RDONLY | O_DIRECTORY), "open in the work directory");
     const target = { fd, atFd: upper.temporaryFd, name: temporary, standsIn: false };
     const override = copyMetadata(m.lower, m.log, upper.overrides, row, target);
+    noteBase(m, row, fd);
+    check(fault("copy-up.copied") || writeXattrFd(fd, copiedMark, Buffer.alloc(0)), "mark of a copy");
     check(statFd(fd, stat), "stat in the work directory");
     place(temporary);
     return { fd, stat, override };
@@ -205,6 +216,26 @@ function copyUpObject(m: WritableState, q: Request, row: number, limit: number, 
   const prepared = limit > 0 ? prepareCopy(m, q, row) : 0;
   if (prepared < 0) return prepared;
   checkIds(m.lower, row);
+  const copied = (m.lower.tree.mode(row) & S_IFMT) === S_IFREG ? Math.min(limit, m.lower.tree.size(row)) : 0;
+  const charged = chargeCopy(m, q, row, copied);
+  if (typeof charged === "number") return charged;
+  try {
+    return copyCharged(m, q, row, limit, kill, charged);
+  } catch (cause) {
+    creditCopy(m, charged);
+    return damageStatus(m, cause);
+  }
+}
+
+/** A copy of what is charged already. SUSPENDED, and then the charge is the background copy's; throws FsError, Corrupt. */
+function copyCharged(
+  m: WritableState,
+  q: Request,
+  row: number,
+  limit: number,
+  kill: boolean,
+  charged: FileBlocks,
+): Status {
   // The parents come first: a full disk shows before anything is copied.
   const place = placeOf(m, row);
   if (place !== undefined) copyUpDirectory(m, place.directory);
@@ -213,17 +244,17 @@ function copyUpObject(m: WritableState, q: Request, row: number, limit: number, 
   try {
     const size = staged.file ? Math.min(limit, m.lower.tree.size(row)) : 0;
     if (size >= DECODED_FROM && truncateFd(staged.fd, size) === 0) {
-      const done = (status: Status): void => finishInBackground(m, row, staged, status, cut);
+      const done = (status: Status): void => finishInBackground(m, row, staged, status, cut, charged);
       const background = copyInBackground(m, q, row + 1, row, staged.fd, size, "copy-up.data", done);
       if (background !== undefined) return background;
     }
     const metadataOnly = limit === NO_DATA && staged.file && m.lower.tree.size(row) > 0;
     if (metadataOnly) fillMetadata(m, row, staged);
     else fillStaged(m, row, staged, Math.max(limit, 0), cut);
-    commitObject(m, row, staged, place, metadataOnly ? row : -1);
+    commitObject(m, row, staged, place, charged, metadataOnly ? row : -1);
   } catch (cause) {
     discardStaged(m, staged);
-    return damageStatus(m, cause);
+    throw cause;
   }
   return cut === undefined ? 0 : CUT;
 }
@@ -235,6 +266,7 @@ function finishInBackground(
   staged: Staged,
   status: Status,
   cut: Cut | undefined,
+  charged: FileBlocks,
 ): void {
   try {
     check(status, "copy of a file");
@@ -242,9 +274,10 @@ function finishInBackground(
     if (cut !== undefined) cutStaged(m, row, staged, cut);
     // The helper has synced the data; what came after is metadata, which the filesystem keeps in order.
     if (!m.upper.volatile) check(fault("copy-up.sync"), "fsync of a copy");
-    commitObject(m, row, staged, placeOf(m, row));
+    commitObject(m, row, staged, placeOf(m, row), charged);
   } catch (cause) {
     discardStaged(m, staged);
+    creditCopy(m, charged);
     const errno = toErrno(cause, (error) => m.log.error("copy-up failed", { row, error }));
     m.failedCopies.set(row + 1, -errno);
   }
@@ -261,6 +294,7 @@ function commitObject(
   row: number,
   staged: Staged,
   place: LowerName | undefined,
+  charged: FileBlocks,
   dataRow = -1,
 ): void {
   const known = m.inodes.get(row + 1);
@@ -280,6 +314,8 @@ function commitObject(
   m.inodes.setBacking(node, stat.ino);
   node.override = staged.override;
   node.dataRow = dataRow;
+  node.copied = true;
+  ownCopy(m, node, charged);
   m.fds.hold(node, staged.fd);
   showCopied(m, row, staged.override ?? stat);
   if (indexed) {

@@ -1,61 +1,30 @@
-// New objects: create, mknod, mkdir, symlink, link. Where nothing is in the way an object is made in its place;
-// over a whiteout it is made in WORK/tmp, finished there, and put in the whiteout's place by one rename, so that the
-// lower name never shows between. A directory over a whiteout is opaque before it appears.
+// New objects: create, mknod, mkdir, symlink. What puts them on disk is in make-object.ts.
 import { Errno, FsError } from "../base/errno.js";
 import { FOPEN_KEEP_CACHE } from "../fuse/abi.js";
-import type { Entry, NameView, Open, Request, Status } from "../fuse/operations.js";
 import {
-  AT_REMOVEDIR,
-  closeFd,
-  mkdirAt,
-  mknodAt,
-  O_CREAT,
-  O_DIRECTORY,
-  O_EXCL,
-  O_NOFOLLOW,
-  O_RDONLY,
-  O_RDWR,
-  openAt,
-  RENAME_EXCHANGE,
-  RENAME_NOREPLACE,
-  renameAt,
-  symlinkAt,
-  unlinkAt,
-} from "../sys/files.js";
+  type Entry,
+  type NameView,
+  type Open,
+  type Request,
+  type Status,
+  SUSPENDED,
+} from "../fuse/operations.js";
+import { mkdirAt, mknodAt, O_CREAT, O_EXCL, O_NOFOLLOW, O_RDWR, openAt, symlinkAt } from "../sys/files.js";
 import { check } from "../sys/libc.js";
-import { asOwner, makesFor } from "../sys/process.js";
-import {
-  emptyStat,
-  S_IFBLK,
-  S_IFCHR,
-  S_IFDIR,
-  S_IFLNK,
-  S_IFMT,
-  S_IFREG,
-  type Stat,
-  statAt,
-  statFd,
-} from "../sys/stat.js";
-import { readXattrFd, writeXattrFd } from "../sys/xattr.js";
+import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from "../sys/stat.js";
 import { fillFromStat } from "./attributes.js";
 import { copyUp } from "./copy-up.js";
-import { addSubdirectories, keepListing, noteName } from "./directory-names.js";
 import { fault } from "./fault.js";
 import { open } from "./file-io.js";
-import { coverName } from "./hard-links.js";
-import { createDirectoryPart, createNode, type DirectoryPart, type Node, upperIno } from "./inode-table.js";
-import { emptyListing } from "./listing.js";
+import type { DirectoryPart, Node } from "./inode-table.js";
 import { fillHead, replyEntry } from "./lookup.js";
-import { groupFor, inheritedAcl, keepAcl, settleNew, usableMode } from "./new-owner.js";
-import type { Override } from "./override.js";
+import { type Made, makeObject, makeStandIn, type Wanted } from "./make-object.js";
+import { chargeNew, creditNew } from "./quota/charge-objects.js";
 import { find, NAME_MAX } from "./resolve.js";
-import { stageStandIn } from "./stand-ins.js";
 import { type OverlayState, recordOf, type WritableState, writable } from "./state.js";
-import { removeTemporary, temporaryName } from "./upper.js";
-import { isWhiteout, markImpure, markOpaque, mayHoldXattrWhiteouts } from "./whiteout.js";
+import { markImpure } from "./whiteout.js";
 
 const O_EXCLUSIVE = O_CREAT | O_EXCL | O_NOFOLLOW;
-const defaultAcl = Buffer.from("system.posix_acl_default");
 
 /** The directory a name is to be made in, which exists in the upper directory, or a status to answer with. */
 export function directoryFor(m: WritableState, q: Request, id: number, name: NameView): Node | Status {
@@ -72,205 +41,6 @@ export function copyName(name: NameView): Buffer {
   return Buffer.from(name.bytes.subarray(name.start, name.end));
 }
 
-/** What is at a name where something is to be made: a whiteout, nothing that shows, or something (EEXIST). */
-export function freeName(m: WritableState, directory: Node, name: Buffer): "free" | "whiteout" | Status {
-  const part = directory.directory as DirectoryPart;
-  const fd = m.fds.of(directory);
-  const result = statAt(fd, name, m.stat);
-  if (result === 0) {
-    const xattrForm = mayHoldXattrWhiteouts(m.upper, part.xattrWhiteouts);
-    return isWhiteout(fd, name, m.stat, xattrForm) ? "whiteout" : -Errno.EEXIST;
-  }
-  if (result !== -Errno.ENOENT) return result;
-  const shows = part.lowerRow >= 0 && m.lower.find(part.lowerRow, name, 0, name.length) >= 0;
-  return shows ? -Errno.EEXIST : "free";
-}
-
-interface Wanted {
-  readonly type: number;
-  /** Permission bits before the umask. */
-  readonly mode: number;
-  readonly umask: number;
-  /** Makes the object, with `mode`, exclusively: 0 or a descriptor, or a negative errno. */
-  make(directoryFd: number, name: Buffer, mode: number): number;
-}
-
-interface Made {
-  readonly node: Node;
-  /** What `make` returned. */
-  readonly result: number;
-  readonly stat: Stat;
-}
-
-/** Makes an object under a free name and gives it a record. Throws FsError, and then nothing has been made. */
-function makeObject(m: WritableState, q: Request, directory: Node, name: Buffer, wanted: Wanted): Made {
-  const part = directory.directory as DirectoryPart;
-  const directoryFd = m.fds.of(directory);
-  const stat = emptyStat();
-  const exact = part.defaultAcl ? wanted.mode : wanted.mode & ~wanted.umask;
-  const mode = usableMode(wanted.type, exact);
-  // What appears must be whole: with its owner and mode from the start, or else finished before it is seen.
-  const inPlace = mode === exact && makesFor(q.uid, q.gid);
-  let result = -Errno.EEXIST;
-  if (inPlace && (part.lowerRow < 0 || !m.lower.covers(part.lowerRow, name)))
-    result = fault("create.make") || asOwner(q.uid, q.gid, () => wanted.make(directoryFd, name, mode));
-  if (result === -Errno.EEXIST) {
-    const free = freeName(m, directory, name);
-    if (typeof free === "number") throw new FsError(-free);
-    if (free === "whiteout") {
-      const { result: made, override } = makeInWork(m, q, directory, name, wanted, exact, stat, true);
-      return { node: addRecord(m, directory, name, stat, override), result: made, stat };
-    }
-    if (inPlace) {
-      result = fault("create.make") || asOwner(q.uid, q.gid, () => wanted.make(directoryFd, name, mode));
-    }
-  }
-  // The owner may have no right to it here by itself, but by another of its groups or a capability.
-  if (!inPlace || isRefused(result)) {
-    const { result: made, override } = makeInWork(m, q, directory, name, wanted, exact, stat, false);
-    coverName(m, directory, name);
-    return { node: addRecord(m, directory, name, stat, override), result: made, stat };
-  }
-  check(result, "creation in the upper directory");
-  const override = finishInPlace(m, q, directory, name, wanted, exact, result, stat);
-  // Also where the name was free the image may have it: a device that is not shown.
-  coverName(m, directory, name);
-  return { node: addRecord(m, directory, name, stat, override), result, stat };
-}
-
-function isRefused(result: number): boolean {
-  return result === -Errno.EACCES || result === -Errno.EPERM;
-}
-
-/** Makes an object as its owner, or, where the owner may not, as the daemon's. */
-export function makeAs(q: Request, make: () => number): number {
-  const result = asOwner(q.uid, q.gid, make);
-  return isRefused(result) ? make() : result;
-}
-
-function finishInPlace(
-  m: WritableState,
-  q: Request,
-  directory: Node,
-  name: Buffer,
-  wanted: Wanted,
-  mode: number,
-  fd: number,
-  stat: Stat,
-): Override | undefined {
-  try {
-    return settleNew(m, q, directory, { atFd: m.fds.of(directory), name, fd }, mode, stat);
-  } catch (cause) {
-    if (fd > 0) closeFd(fd);
-    unlinkAt(m.fds.of(directory), name, wanted.type === S_IFDIR ? AT_REMOVEDIR : 0);
-    throw cause;
-  }
-}
-
-/** Makes an object in WORK/tmp and then in its place, where a whiteout is or nothing. */
-function makeInWork(
-  m: WritableState,
-  q: Request,
-  directory: Node,
-  name: Buffer,
-  wanted: Wanted,
-  mode: number,
-  stat: Stat,
-  overWhiteout: boolean,
-): { result: number; override: Override | undefined } {
-  const { upper } = m;
-  const temporary = temporaryName(upper);
-  let result = -1;
-  let override: Override | undefined;
-  try {
-    const usable = usableMode(wanted.type, mode);
-    result = makeStaged(m, directory, temporary, (fd, at) => wanted.make(fd, at, usable));
-    const exchanged = overWhiteout && wanted.type === S_IFDIR;
-    if (exchanged) {
-      const fd = check(
-        openAt(upper.temporaryFd, temporary, O_RDONLY | O_DIRECTORY),
-        "open of a new directory",
-      );
-      const marked = markOpaque(upper, fd);
-      closeFd(fd);
-      check(marked, "opaque mark");
-    }
-    const fresh = { atFd: upper.temporaryFd, name: temporary, fd: result };
-    override = settleNew(m, q, directory, fresh, mode, stat);
-    const flags = exchanged ? RENAME_EXCHANGE : overWhiteout ? 0 : RENAME_NOREPLACE;
-    const moved =
-      fault("create.commit") || renameAt(upper.temporaryFd, temporary, m.fds.of(directory), name, flags);
-    check(moved, "rename into the upper directory");
-    if (exchanged && fault("create.leftover") === 0) unlinkAt(upper.temporaryFd, temporary);
-  } catch (cause) {
-    if (result > 0) closeFd(result);
-    removeTemporary(upper, temporary);
-    throw cause;
-  }
-  return { result, override };
-}
-
-/** Makes an object in WORK/tmp as if in `directory`: with the default ACL it would inherit there. */
-function makeStaged(
-  m: WritableState,
-  directory: Node,
-  temporary: Buffer,
-  make: (fd: number, name: Buffer) => number,
-): number {
-  const { upper } = m;
-  if ((directory.directory as DirectoryPart).defaultAcl === false) {
-    const made = fault("create.stage") || make(upper.temporaryFd, temporary);
-    return check(made, "creation in the work directory");
-  }
-  const acl = readXattrFd(m.fds.of(directory), defaultAcl);
-  if (typeof acl === "number") throw new FsError(-acl, "default ACL");
-  const nest = temporaryName(upper);
-  check(fault("create.nest") || mkdirAt(upper.temporaryFd, nest, 0o700), "mkdir in the work directory");
-  const fd = check(openAt(upper.temporaryFd, nest, O_RDONLY | O_DIRECTORY), "open in the work directory");
-  try {
-    check(fault("create.nest-acl") || writeXattrFd(fd, defaultAcl, acl), "default ACL");
-    const result = check(fault("create.stage") || make(fd, temporary), "creation in the work directory");
-    const moved = fault("create.nest-move") || renameAt(fd, temporary, upper.temporaryFd, temporary);
-    if (moved < 0 && result > 0) closeFd(result);
-    check(moved, "rename in the work directory");
-    return result;
-  } finally {
-    closeFd(fd);
-    removeTemporary(upper, nest);
-  }
-}
-
-function addRecord(
-  m: WritableState,
-  directory: Node,
-  name: Buffer,
-  stat: Stat,
-  override: Override | undefined,
-): Node {
-  const type = (override ?? stat).mode & S_IFMT;
-  const part = type === S_IFDIR ? createDirectoryPart(-1) : undefined;
-  if (part !== undefined) part.defaultAcl = (directory.directory as DirectoryPart).defaultAcl;
-  const node = createNode(
-    {
-      id: m.inodes.newId(),
-      row: -1,
-      type,
-      ino: upperIno(stat.ino),
-      backing: stat.ino,
-      directory: part,
-    },
-    directory,
-    name,
-  );
-  node.override = override;
-  m.inodes.add(node);
-  // A new directory's names are all known from here on: what is then made in it needs no look at the disk first.
-  if (part !== undefined) keepListing(m, node, emptyListing());
-  noteName(directory, name, type, stat.ino);
-  addSubdirectories(directory, type, 1);
-  return node;
-}
-
 /** Fills the reply for an object just made or linked, and counts it as looked up. */
 export function answer(m: OverlayState, { node, stat }: Pick<Made, "node" | "stat">, out: Entry): Status {
   fillHead(m, node.id, out);
@@ -284,7 +54,33 @@ function makeEntry(m: OverlayState, q: Request, name: NameView, wanted: Wanted, 
   const state = writable(m);
   const directory = directoryFor(state, q, q.nodeid, name);
   if (typeof directory === "number") return directory;
-  return answer(m, makeObject(state, q, directory, copyName(name), wanted), out);
+  const bytes = copyName(name);
+  const made = makeCharged(state, q, bytes, wanted.type, () =>
+    makeObject(state, q, directory, bytes, wanted),
+  );
+  return typeof made === "number" ? made : answer(m, made, out);
+}
+
+/** Charges an object of a type, and has it made under `name`. What was made, or a status to answer with. */
+function makeCharged(
+  m: WritableState,
+  q: Request,
+  name: Buffer,
+  type: number,
+  make: () => Made,
+): Made | Status {
+  const charged = chargeNew(m, q, type);
+  if (charged < 0) {
+    // That a name is taken comes first.
+    const taken = charged !== SUSPENDED && find(m, q.nodeid, name, 0, name.length) > 0;
+    return taken ? -Errno.EEXIST : charged;
+  }
+  try {
+    return make();
+  } catch (cause) {
+    creditNew(m, type);
+    throw cause;
+  }
 }
 
 /** FUSE CREATE. */
@@ -301,18 +97,23 @@ export function create(
   const state = writable(m);
   const directory = directoryFor(state, q, q.nodeid, name);
   if (typeof directory === "number") return directory;
-  let made: Made;
+  const bytes = copyName(name);
+  const wanted: Wanted = {
+    type: S_IFREG,
+    mode: mode & 0o7777,
+    umask,
+    make: (fd, at, bits) => openAt(fd, at, O_EXCLUSIVE | O_RDWR, bits),
+  };
+  let made: Made | Status;
   try {
-    made = makeObject(state, q, directory, copyName(name), {
-      type: S_IFREG,
-      mode: mode & 0o7777,
-      umask,
-      make: (fd, at, bits) => openAt(fd, at, O_EXCLUSIVE | O_RDWR, bits),
-    });
+    made = makeCharged(state, q, bytes, S_IFREG, () => makeObject(state, q, directory, bytes, wanted));
   } catch (cause) {
-    const exists = cause instanceof FsError && cause.errno === Errno.EEXIST;
-    if (!exists || (flags & O_EXCL) !== 0) throw cause;
-    return openExisting(m, q, name, flags, entry, out);
+    if (!(cause instanceof FsError) || cause.errno !== Errno.EEXIST) throw cause;
+    made = -Errno.EEXIST;
+  }
+  if (typeof made === "number") {
+    const opens = made === -Errno.EEXIST && (flags & O_EXCL) === 0;
+    return opens ? openExisting(m, q, name, flags, entry, out) : made;
   }
   const { node, result } = made;
   m.fds.hold(node, result);
@@ -356,50 +157,18 @@ export function mknod(
   const directory = directoryFor(state, q, q.nodeid, name);
   if (typeof directory === "number") return directory;
   const bytes = copyName(name);
-  // As device 0:0 it would be a whiteout of ours.
-  if (type === S_IFCHR && rdev === 0)
-    return answer(m, makeStandIn(state, q, directory, bytes, wanted, rdev), out);
-  try {
-    return answer(m, makeObject(state, q, directory, bytes, wanted), out);
-  } catch (cause) {
-    // The kernel has found that the caller may: it is this process that may not.
-    if (!(cause instanceof FsError) || cause.errno !== Errno.EPERM) throw cause;
-    return answer(m, makeStandIn(state, q, directory, bytes, wanted, rdev), out);
-  }
-}
-
-/** Makes a device that is a file which stands for it. Throws FsError, and then nothing has been made. */
-function makeStandIn(
-  m: WritableState,
-  q: Request,
-  directory: Node,
-  name: Buffer,
-  { type, mode, umask }: Wanted,
-  rdev: number,
-): Made {
-  const free = freeName(m, directory, name);
-  if (typeof free === "number") throw new FsError(-free);
-  const fresh = inheritedAcl(m, directory, mode) ?? { mode: mode & ~umask, acl: undefined };
-  const override = { uid: q.uid, gid: groupFor(m, q, directory), mode: type | fresh.mode, rdev };
-  const staged = stageStandIn(m, override);
-  if (typeof staged === "number") throw new FsError(-staged, "creation in the work directory");
-  const stat = emptyStat();
-  try {
-    if (fresh.acl !== undefined) check(keepAcl(m, staged.fd, fresh.acl), "ACL of a new object");
-    const flags = free === "whiteout" ? 0 : RENAME_NOREPLACE;
-    const renamed =
-      fault("create.commit") || renameAt(m.upper.temporaryFd, staged.name, m.fds.of(directory), name, flags);
-    check(renamed, "rename in the upper directory");
-    check(statFd(staged.fd, stat), "stat of a new object");
-  } catch (cause) {
-    closeFd(staged.fd);
-    removeTemporary(m.upper, staged.name);
-    throw cause;
-  }
-  if (free !== "whiteout") coverName(m, directory, name);
-  const node = addRecord(m, directory, name, stat, override);
-  m.fds.hold(node, staged.fd);
-  return { node, result: 0, stat };
+  const made = makeCharged(state, q, bytes, type, () => {
+    // As device 0:0 it would be a whiteout of ours.
+    if (type === S_IFCHR && rdev === 0) return makeStandIn(state, q, directory, bytes, wanted, rdev);
+    try {
+      return makeObject(state, q, directory, bytes, wanted);
+    } catch (cause) {
+      // The kernel has found that the caller may: it is this process that may not.
+      if (!(cause instanceof FsError) || cause.errno !== Errno.EPERM) throw cause;
+      return makeStandIn(state, q, directory, bytes, wanted, rdev);
+    }
+  });
+  return typeof made === "number" ? made : answer(m, made, out);
 }
 
 /** FUSE MKDIR. */

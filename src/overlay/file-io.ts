@@ -33,6 +33,9 @@ import type { Node } from "./inode-table.js";
 import { readLower } from "./lower-data.js";
 import { dataRow } from "./metacopy.js";
 import { changeMode, dropKeptCapabilities, shownMode } from "./owners.js";
+import { afterResize, beforeResize, chargeWrite, written } from "./quota/charge-data.js";
+import { afterRange, chargeRange } from "./quota/charge-range.js";
+import { afterPunch, finishReservation, punches, type Reservation, reserve } from "./quota/reserve.js";
 import { type OverlayState, recordOf, type WritableState, writable } from "./state.js";
 
 /** Handle of an open that is counted on a record; 0 for one of a file that was in the image only. */
@@ -104,17 +107,28 @@ export function write(
   _fh: number,
   offset: number,
   data: DataIn,
-  _fromCache: boolean,
+  fromCache: boolean,
   killSuidgid: boolean,
 ): Status {
   const node = writableNode(m, q);
   if (typeof node === "number") return node;
   const fd = m.fds.of(node);
-  const cleared = fault("data.write") || beforeWrite(m as WritableState, node, fd, killSuidgid);
-  if (cleared < 0) return cleared;
+  const { quota } = m;
+  const state = m as WritableState;
+  const length =
+    quota === undefined ? data.length : chargeWrite(state, quota, q, node, offset, data.length, fromCache);
+  if (length < 0) return length;
+  const cleared = fault("data.write") || beforeWrite(state, node, fd, killSuidgid);
+  const done = cleared < 0 ? cleared : writeSome(fd, data.address, length, offset);
+  if (quota !== undefined) written(state, quota, node, done === length);
+  return done;
+}
+
+/** Writes until all is written or nothing more can be. The count, or a negative errno. */
+function writeSome(fd: number, address: number, length: number, offset: number): number {
   let done = 0;
-  while (done < data.length) {
-    const got = pwrite(fd, data.address + done, data.length - done, offset + done);
+  while (done < length) {
+    const got = pwrite(fd, address + done, length - done, offset + done);
     if (got === -Errno.EINTR) continue;
     if (got < 0) return done > 0 ? done : got;
     if (got === 0) break;
@@ -134,14 +148,31 @@ export function resize(m: OverlayState, q: Request, id: number, size: number, ki
   const state = writable(m);
   const copied = copyUpData(state, q, id, size, kill);
   if (copied !== 0) return copied === CUT ? 0 : copied;
-  return truncate(state, recordOf(m, id), size, kill);
+  return truncate(state, q, recordOf(m, id), size, kill);
 }
 
 /** Cuts or extends a file that exists in the upper directory. */
-export function truncate(m: WritableState, node: Node, size: number, killSuidgid: boolean): Status {
+export function truncate(
+  m: WritableState,
+  q: Request,
+  node: Node,
+  size: number,
+  killSuidgid: boolean,
+): Status {
   const fd = m.fds.of(node);
+  const charged = beforeResize(m, q, node, size);
+  if (charged < 0) return charged;
+  const before = sizeBefore(m, fd, size);
   const cleared = fault("attributes.size") || beforeWrite(m, node, fd, killSuidgid);
-  return cleared < 0 ? cleared : truncateFd(fd, size);
+  const result = cleared < 0 ? cleared : truncateFd(fd, size);
+  afterResize(m, node, before, result < 0 ? before : size);
+  return result;
+}
+
+/** A file's size where that matters to what it costs; nothing is larger than what is cut to 0. */
+function sizeBefore(m: WritableState, fd: number, size: number): number {
+  if (size === 0 || (m.quota === undefined && !m.upper.costs.allocated)) return size;
+  return statFd(fd, m.stat) < 0 ? size : m.stat.size;
 }
 
 /** Takes off what a write takes off and the filesystem below does not: bits if asked to, capabilities always. */
@@ -203,16 +234,50 @@ export function fallocate(
   offset: number,
   length: number,
 ): Status {
+  const finished = m.allocations.get(q.unique);
+  if (finished !== undefined) {
+    m.allocations.delete(q.unique);
+    return finished;
+  }
   const node = writableNode(m, q);
   if (typeof node === "number") return node;
+  const state = m as WritableState;
   const fd = m.fds.of(node);
-  const cleared = fault("data.allocate") || clearForUser(m as WritableState, q, node, fd);
-  if (cleared < 0) return cleared;
-  const later =
-    length < LARGE
-      ? undefined
-      : elsewhere(m, q, fd, (own) => ({ kind: "fallocate", fd: own, mode, offset, length, owned: true }));
-  return later ?? fallocateFd(fd, mode, offset, length);
+  if (punches(mode)) {
+    const cleared = fault("data.allocate") || clearForUser(state, q, node, fd);
+    const result = cleared < 0 ? cleared : fallocateFd(fd, mode, offset, length);
+    if (result === 0) afterPunch(state, node, offset, length);
+    return result;
+  }
+  const reservation = reserve(state, q, node, mode, offset, length);
+  if (typeof reservation === "number") return reservation;
+  const cleared = fault("data.allocate") || clearForUser(state, q, node, fd);
+  if (cleared < 0) return finishReservation(state, node, reservation, cleared);
+  if (length >= LARGE) {
+    const later = allocateElsewhere(state, q, node, { fd, mode, offset, length }, reservation);
+    if (later !== undefined) return later;
+  }
+  return finishReservation(state, node, reservation, fallocateFd(fd, mode, offset, length));
+}
+
+/** Has a helper thread allocate; the request comes again for the result. Undefined when that cannot be. */
+function allocateElsewhere(
+  m: WritableState,
+  q: Request,
+  node: Node,
+  { fd, mode, offset, length }: { fd: number; mode: number; offset: number; length: number },
+  reservation: Reservation,
+): Status | undefined {
+  if (m.services === undefined) return undefined;
+  const own = duplicateFd(fd);
+  if (own < 0) return undefined;
+  const job = { kind: "fallocate", fd: own, mode, offset, length, owned: true } as const;
+  // The kernel holds the inode meanwhile: nothing else changes its size or its blocks but pages on their way back.
+  const { unique } = q;
+  return m.services.suspend(q, -unique, job, (status) => {
+    m.allocations.set(unique, status);
+    m.allocations.set(unique, finishReservation(m, node, reservation, status));
+  });
 }
 
 /** FUSE LSEEK, for SEEK_DATA and SEEK_HOLE. */
@@ -238,16 +303,36 @@ export function copyFileRange(
 ): Status {
   const copied = copyUpData(writable(m), q, toNodeid);
   if (copied < 0) return copied;
+  const state = m as WritableState;
   const target = recordOf(m, toNodeid);
   const to = m.fds.of(target);
-  const cleared = fault("data.copy") || clearForUser(m as WritableState, q, target, to);
-  if (cleared < 0) return cleared;
   const node = m.inodes.get(q.nodeid);
   const row = dataRow(node, q.nodeid);
-  if (row < 0)
-    return copyRange(m.fds.of(node as Node), offset, to, toOffset, Math.min(length, COPIED_AT_ONCE));
+  const most = Math.min(length, row < 0 ? COPIED_AT_ONCE : m.buffer.length);
+  const wanted = chargeRange(state, q, { node, row, offset }, target, toOffset, most);
+  if (wanted <= 0) return wanted;
+  const cleared = fault("data.copy") || clearForUser(state, q, target, to);
+  const done =
+    cleared < 0
+      ? cleared
+      : row < 0
+        ? copyRange(m.fds.of(node as Node), offset, to, toOffset, wanted)
+        : copyFromImage(m, q, row, offset, to, toOffset, wanted);
+  afterRange(state, node, row, target, done === wanted);
+  return done;
+}
+
+function copyFromImage(
+  m: OverlayState,
+  q: Request,
+  row: number,
+  offset: number,
+  to: number,
+  toOffset: number,
+  length: number,
+): Status {
   const { buffer } = m;
   const into = { address: buffer.address, bytes: buffer.bytes, start: 0 };
-  const got = readLower(m, q, row, offset, into, Math.min(length, buffer.length));
+  const got = readLower(m, q, row, offset, into, length);
   return got <= 0 ? got : writeAll(to, buffer.address, got, toOffset);
 }

@@ -6,6 +6,7 @@
 import { S_IFDIR, S_IFREG } from "../sys/stat.js";
 import type { Listing } from "./listing.js";
 import type { Override } from "./override.js";
+import type { Cost } from "./quota/quota.js";
 
 /** What only a directory has. */
 export interface DirectoryPart {
@@ -42,6 +43,10 @@ export interface Node {
   override: Override | undefined;
   /** No capabilities are kept beside the file. */
   uncapable: boolean;
+  /** It was copied up from the image, or its origin says so. */
+  copied: boolean;
+  /** What it costs, once that is known; of use to a quota alone. */
+  cost: Cost | undefined;
   /** The image row that the file's data are those of, while the backing file has none of its own; -1 otherwise. */
   dataRow: number;
   /** A place where the backing object is found, undefined when no name of it is known; then `fd` holds it. */
@@ -207,6 +212,8 @@ export function createNode(
     directory: identity.directory,
     override: undefined,
     uncapable: false,
+    copied: false,
+    cost: undefined,
     dataRow: -1,
     parent,
     name,

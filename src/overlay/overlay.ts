@@ -4,7 +4,6 @@
 import type { Logger } from "../base/log.js";
 import type { FileSystem, Open, Request, StatxReply } from "../fuse/operations.js";
 
-import type { QuotaSettings } from "../quota/settings.js";
 import { noName, unlinkAt } from "../sys/files.js";
 import { keepsSetuid } from "../sys/process.js";
 import { processStartTime } from "../sys/process-time.js";
@@ -24,7 +23,9 @@ import { lookup } from "./lookup.js";
 import { createLower, type Lower, type LowerTree } from "./lower.js";
 import { helperThreads } from "./lower-data.js";
 import { indexName } from "./origin.js";
-import type { Overrides } from "./override.js";
+import { noteBase } from "./quota/charge-xattrs.js";
+import { creditGone } from "./quota/quota.js";
+import { type QuotaOptions, startQuota } from "./quota/start.js";
 import { createReaddir } from "./readdir.js";
 import { readlink } from "./readlink.js";
 import { rmdir, unlink } from "./remove.js";
@@ -67,12 +68,6 @@ export interface OverlayOptions {
   readonly daemonPid: number;
 }
 
-export interface QuotaOptions extends QuotaSettings {
-  /** Bytes of the image's layers, which an inclusive limit holds too. */
-  readonly imageBytes: number;
-  readonly ledger: SharedArrayBuffer;
-}
-
 /** Backing descriptors kept open beside those of open files. */
 const BACKING_FDS = 512;
 
@@ -87,11 +82,12 @@ export function createOverlay(options: OverlayOptions): FileSystem {
           ...options,
           upper: options.upper,
           treeRoot: options.image.treeRoot,
-          initializeRoot: (fd, overrides) => initializeRoot(options, lower, fd, overrides),
+          initializeRoot: (made) => initializeRoot(options, lower, made),
           survey: (found, foreign) => surveyUpper(found, lower, foreign, options.log),
         });
   if (upper !== undefined) finishInterrupted(upper);
   const m = assemble(options, lower, upper);
+  if (options.quota !== undefined && m.upper !== undefined) beginQuota(m as WritableState, options.quota);
   const readdir = createReaddir();
   const close = (): void => {
     for (const node of m.inodes) if (node.fd >= 0 && node.id !== 1) m.fds.close(node);
@@ -158,18 +154,25 @@ function finishInterrupted(upper: Upper): void {
   }
 }
 
-/** Gives a new upper the image root's owner, mode, xattrs and times. */
-function initializeRoot(
-  { log, upper }: OverlayOptions,
-  lower: Lower,
-  fd: number,
-  overrides: Overrides,
-): void {
+function beginQuota(m: WritableState, quota: QuotaOptions): void {
   try {
-    copyMetadata(lower, log, overrides, 0, { fd, atFd: fd, name: noName, standsIn: false });
+    startQuota(m, quota);
+  } catch (cause) {
+    m.fds.closeAll();
+    closeUpper(m.upper);
+    throw cause;
+  }
+}
+
+/** Gives a new upper the image root's owner, mode, xattrs and times. */
+function initializeRoot({ log }: OverlayOptions, lower: Lower, upper: Upper): void {
+  const fd = upper.rootFd;
+  try {
+    copyMetadata(lower, log, upper.overrides, 0, { fd, atFd: fd, name: noName, standsIn: false });
+    noteBase({ lower, upper }, 0, fd);
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    log.warn("the upper directory does not look like the image's root", { upper, reason });
+    log.warn("the upper directory does not look like the image's root", { upper: upper.path, reason });
   }
 }
 
@@ -224,11 +227,13 @@ function placeOf(id: number, fd: number): Node {
     Buffer.alloc(0),
   );
   node.fd = fd;
+  node.copied = true;
   return node;
 }
 
 /** What a record held goes with it. */
 function drop(m: OverlayState, node: Node): void {
+  if (m.quota !== undefined) creditGone(m.quota, node);
   m.fds.close(node);
   m.listed.delete(node);
 }

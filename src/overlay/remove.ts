@@ -15,6 +15,7 @@ import { coverName, lowerNamesLeft } from "./hard-links.js";
 import { createDirectoryPart, createNode, type DirectoryPart, type Node } from "./inode-table.js";
 import { forgetMoved } from "./moved.js";
 import { dropFromIndex, indexName } from "./origin.js";
+import { knowCost } from "./quota/quota.js";
 import { find } from "./resolve.js";
 import { type OverlayState, type WritableState, writable } from "./state.js";
 import { removeTemporary, temporaryName } from "./upper.js";
@@ -37,7 +38,10 @@ export function unlink(m: OverlayState, q: Request, name: NameView): Status {
   const directoryFd = m.fds.of(directory);
   const inUpper = found || statAt(directoryFd, bytes, m.stat) === 0;
   const node = m.inodes.get(target);
-  if (inUpper && node !== undefined) keepReachable(m, node);
+  if (inUpper && node !== undefined) {
+    keepReachable(m, node);
+    knowCost(state, node);
+  }
   if (!inUpper) {
     check(makeWhiteout(state.upper, directoryFd, bytes), "whiteout");
     coverName(m, directory, bytes);
@@ -149,6 +153,7 @@ export function rmdir(m: OverlayState, q: Request, name: NameView): Status {
     check(makeWhiteout(state.upper, m.fds.of(directory), bytes), "whiteout");
   } else {
     keepReachable(m, node);
+    knowCost(state, node);
     removeUpperDirectory(state, directory, bytes);
   }
   noteAbsence(m, directory, bytes, node === undefined || covers(m, directory, bytes));

@@ -28,9 +28,11 @@ import {
 import { fault } from "./fault.js";
 import { coverName } from "./hard-links.js";
 import { type DirectoryPart, GROUP_UNKNOWN, type Node } from "./inode-table.js";
-import { cancelLeaving, finishLeaving, prepareLeaving } from "./leave-whiteout.js";
+import { cancelLeaving, finishLeaving, type Leaving, prepareLeaving } from "./leave-whiteout.js";
 import { keepData } from "./metacopy.js";
 import { keepMerged } from "./moved.js";
+import { chargeNew, creditNew } from "./quota/charge-objects.js";
+import { knowCost } from "./quota/quota.js";
 import { covers, directoryGone, keepReachable, nameGone, noteAbsence, typeOf } from "./remove.js";
 import { find, NAME_MAX } from "./resolve.js";
 import { type OverlayState, recordOf, type WritableState, writable } from "./state.js";
@@ -87,22 +89,27 @@ export function rename(
     const other = recordOf(m, target);
     ensureName(state, other, b);
     exchange(state, node, a, other, b);
-  } else if (whiteout) moveLeaving(state, q, node, a, target, b);
+  } else if (whiteout) return moveLeaving(state, q, node, a, target, b);
   else move(state, node, a, target, b, covers(m, a.directory, a.name));
   return 0;
 }
 
 /** A device 0:0 that shows takes the old name. */
-function moveLeaving(m: WritableState, q: Request, node: Node, a: End, target: number, b: End): void {
-  const leaving = prepareLeaving(m, q, a.directory, a.name);
+function moveLeaving(m: WritableState, q: Request, node: Node, a: End, target: number, b: End): Status {
+  const charged = chargeNew(m, q, S_IFCHR);
+  if (charged < 0) return charged;
+  let leaving: Leaving | undefined;
   try {
+    leaving = prepareLeaving(m, q, a.directory, a.name);
     move(m, node, a, target, b, true);
   } catch (cause) {
-    cancelLeaving(m, leaving);
+    if (leaving !== undefined) cancelLeaving(m, leaving);
+    creditNew(m, S_IFCHR);
     throw cause;
   }
   const { ino } = finishLeaving(m, leaving);
   noteName(a.directory, a.name, S_IFCHR, ino);
+  return 0;
 }
 
 /** Types and emptiness, as rename(2) has them; EXDEV where directories of the image are not to be redirected. */
@@ -176,7 +183,10 @@ function move(m: WritableState, node: Node, a: End, target: number, b: End, leav
   const toFd = m.fds.of(b.directory);
   const occupied = statAt(toFd, b.name, m.stat) === 0;
   const replaced = target === 0 ? undefined : m.inodes.get(target);
-  if (replaced !== undefined && occupied) keepReachable(m, replaced);
+  if (replaced !== undefined && occupied) {
+    keepReachable(m, replaced);
+    knowCost(m, replaced);
+  }
   prepareArrival(m, node, b);
   if (replaced?.directory !== undefined && occupied) emptyOut(m, replaced);
   const over: Over = target !== 0 ? (occupied ? "object" : "image") : occupied ? "whiteout" : "nothing";

@@ -97,6 +97,7 @@ function adoptIndexed(m: OverlayState, upper: Upper, row: number): void {
   );
   node.override = override;
   node.indexed = true;
+  node.copied = true;
   node.dataRow = readIndexedOrigin(m, upper, row, stat);
   m.inodes.add(node);
 }
@@ -144,6 +145,7 @@ function adoptObject(m: OverlayState, directory: Node, name: Uint8Array, stat: S
     Buffer.from(name),
   );
   node.override = override;
+  node.copied = row >= 0;
   node.dataRow = dataRow;
   node.indexed = claimed && m.upper?.indexRows.get(stat.ino) === row;
   m.inodes.add(node);
@@ -203,6 +205,7 @@ function adoptDirectory(m: OverlayState, directory: Node, name: Uint8Array, stat
     Buffer.from(name),
   );
   node.override = override;
+  node.copied = marks.copied;
   m.inodes.add(node);
   m.fds.hold(node, fd);
   return node;

@@ -65,7 +65,7 @@ function change(m: WritableState, q: Request, node: Node, set: SetAttr, valid: n
     if (!overridesModes && (set.mode & 0o200) !== 0) m.fds.widen(node);
   }
   if ((valid & FATTR_SIZE) !== 0) {
-    const result = truncate(m, node, set.size, (valid & FATTR_KILL_SUIDGID) !== 0);
+    const result = truncate(m, q, node, set.size, (valid & FATTR_KILL_SUIDGID) !== 0);
     if (result < 0) return result;
   }
   return changeTimes(m, node, set, valid);

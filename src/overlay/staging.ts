@@ -32,6 +32,7 @@ import { markMetadataOnly } from "./metacopy.js";
 import { writeOrigin } from "./origin.js";
 import { isRefusal, type Override, type Overrides, writeOverride } from "./override.js";
 import { accessAcl, beginOverride, capabilities, isBeyondUs } from "./owners.js";
+import { noteBase } from "./quota/charge-xattrs.js";
 import { stageStandIn } from "./stand-ins.js";
 import type { WritableState } from "./state.js";
 import { claimTree, removeTemporary, temporaryName } from "./upper.js";
@@ -150,6 +151,7 @@ export function finishStaged(m: WritableState, row: number, staged: Staged, meta
     standsIn: staged.override !== undefined,
   };
   staged.override = copyMetadata(m.lower, m.log, m.upper.overrides, row, at) ?? staged.override;
+  if (staged.file) noteBase(m, row, staged.fd);
 }
 
 export function discardStaged(m: WritableState, staged: Staged): void {

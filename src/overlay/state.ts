@@ -3,13 +3,14 @@ import { randomInt } from "node:crypto";
 import { digestHex } from "../base/digest.js";
 import { type ErrnoName, fsError } from "../base/errno.js";
 import type { Logger } from "../base/log.js";
-import type { Services } from "../fuse/operations.js";
+import type { Services, Status } from "../fuse/operations.js";
 import type { Elsewhere } from "../imgfs/work.js";
 import { allocatePages, type Region } from "../sys/memory.js";
 import { emptyStat, type Stat } from "../sys/stat.js";
 import type { BackingFds } from "./backing-fds.js";
 import type { InodeTable, Node } from "./inode-table.js";
 import type { Lower } from "./lower.js";
+import type { Quota } from "./quota/quota.js";
 import type { Upper } from "./upper.js";
 
 export interface OverlayState {
@@ -23,6 +24,10 @@ export interface OverlayState {
   /** The hard-link index in the shape of a directory, for objects of which no other place is known. */
   readonly indexPlace: Node | undefined;
   services: Services | undefined;
+  /** Set by a mount with a quota, once it has counted the upper. */
+  quota: Quota | undefined;
+  /** What helper threads have answered to calls of fallocate(2), for the requests that come again. */
+  readonly allocations: Map<number, Status>;
   /** Where the image has done what takes long; undefined without helper threads. */
   elsewhere: Elsewhere | undefined;
   /** What nodeids of the image, and those of objects born in the upper directory, are generations of. */
@@ -76,6 +81,8 @@ export function createState(
   return {
     ...parts,
     services: undefined,
+    quota: undefined,
+    allocations: new Map(),
     elsewhere: undefined,
     // Rows are those of one image; other nodeids are given anew by each mount.
     imageGeneration: Number.parseInt(digestHex(parts.lower.tree.treeRoot).slice(0, 7), 16),

@@ -3,11 +3,13 @@ import { FOPEN_KEEP_CACHE } from "../fuse/abi.js";
 import type { Entry, Open, Request, Status } from "../fuse/operations.js";
 import { closeFd, noName, O_EXCL, O_RDWR, O_TMPFILE, openAt } from "../sys/files.js";
 import { emptyStat, S_IFREG } from "../sys/stat.js";
-import { answer, directoryFor, makeAs } from "./create.js";
+import { answer, directoryFor } from "./create.js";
 import { fault } from "./fault.js";
 import { createNode, type DirectoryPart, upperIno } from "./inode-table.js";
+import { makeAs } from "./make-object.js";
 import { settleNew, usableMode } from "./new-owner.js";
 import type { Override } from "./override.js";
+import { chargeNew, creditNew, ownNew } from "./quota/charge-objects.js";
 import { type OverlayState, writable } from "./state.js";
 
 const noNameView = { bytes: new Uint8Array(0), start: 0, end: 0 };
@@ -32,14 +34,20 @@ export function tmpfile(
   // With O_EXCL it never gets a name, which is the backing filesystem's to see to.
   const opened = O_TMPFILE | O_RDWR | (flags & O_EXCL);
   const usable = usableMode(S_IFREG, exact);
+  const charged = chargeNew(state, q, S_IFREG);
+  if (charged < 0) return charged;
   const fd = fault("tmpfile.make") || makeAs(q, () => openAt(directoryFd, here, opened, usable));
-  if (fd < 0) return fd;
+  if (fd < 0) {
+    creditNew(state, S_IFREG);
+    return fd;
+  }
   const stat = emptyStat();
   let override: Override | undefined;
   try {
     override = settleNew(state, q, directory, { atFd: fd, name: noName, fd }, exact, stat);
   } catch (cause) {
     closeFd(fd);
+    creditNew(state, S_IFREG);
     throw cause;
   }
   const node = createNode(
@@ -56,6 +64,7 @@ export function tmpfile(
   );
   node.override = override;
   node.removed = true;
+  ownNew(state, node);
   node.opens++;
   m.inodes.add(node);
   m.fds.hold(node, fd);

@@ -42,6 +42,7 @@ import { emptyStat, S_IFCHR, S_IFDIR, S_IFMT, statAt, statFd } from "../sys/stat
 import { readXattrFd, removeXattrFd, writeXattrFd } from "../sys/xattr.js";
 import { fault } from "./fault.js";
 import { type Overrides, readOverrides } from "./override.js";
+import { type Costs, markCosts, readCosts } from "./quota/costs-mark.js";
 
 export const LAYOUT = "imgfs upper 1";
 export const upperMark: Buffer = Buffer.from("user.imgfs.upper");
@@ -69,6 +70,8 @@ export interface Upper {
   readonly trustedXattrs: boolean;
   /** What may show another owner, mode or kind than its backing object has. */
   readonly overrides: Overrides;
+  /** What may be found in it that a quota must look for. */
+  readonly costs: Costs;
   /** Image row to backing inode, and back, of what WORK/index holds. */
   readonly index: Map<number, number>;
   readonly indexRows: Map<number, number>;
@@ -90,7 +93,7 @@ export interface UpperOptions {
   readonly redirects?: boolean | undefined;
   readonly metacopy?: boolean | undefined;
   /** Gives the root of an upper that has never been used what the image says of its root. May throw FsError. */
-  initializeRoot(fd: number, overrides: Overrides): void;
+  initializeRoot(upper: Upper): void;
   /** Reads an upper that is not new, before it has this workdir; `foreign` when it has no mark yet. May throw. */
   survey(upper: Upper, foreign: boolean): void;
 }
@@ -111,6 +114,7 @@ export function openUpper(options: UpperOptions): Upper {
     lock(rootFd, `upper directory ${options.upper}`);
     lock(workFd, `work directory ${work}`);
     const overrides = readOverrides(rootFd);
+    const costs = readCosts(rootFd);
     const marked = readIdentity(options, rootFd);
     const tree = readTree(options, rootFd);
     const isNew = marked === undefined && isEmpty(rootFd);
@@ -136,13 +140,14 @@ export function openUpper(options: UpperOptions): Upper {
       metacopy: options.metacopy ?? true,
       ...probe(temporaryFd),
       overrides,
+      costs,
       index,
       indexRows,
       lonely,
       tree,
       temporaries: 0,
     };
-    if (isNew) startRoot(options, rootFd, overrides);
+    if (isNew) startRoot(options, upper);
     else if (!serves) options.survey(upper, marked === undefined);
     if (!serves) nameWork(work, workFd, identity);
     if (marked === undefined) markRoot(options, rootFd, identity);
@@ -220,13 +225,11 @@ function readIdentity({ upper: path }: UpperOptions, rootFd: number): string | u
   return identity;
 }
 
-function startRoot(
-  { upper: path, initializeRoot }: UpperOptions,
-  rootFd: number,
-  overrides: Overrides,
-): void {
+function startRoot({ upper: path, initializeRoot }: UpperOptions, upper: Upper): void {
   check(fault("setup.root"), `upper directory ${path}`);
-  initializeRoot(rootFd, overrides);
+  const marked = markCosts(upper.costs, { allocated: false, xattrs: false });
+  if (marked < 0) throw noXattrs(path, marked);
+  initializeRoot(upper);
 }
 
 /** The last step: from here on the upper is ours. */

@@ -35,6 +35,17 @@ const trustedWhiteout = Buffer.from("trusted.overlay.whiteout");
 const whiteoutsMark = Buffer.from("user.imgfs.whiteouts");
 const impureMark = Buffer.from("user.imgfs.impure");
 const impureMarks = ["user.imgfs.impure", "trusted.overlay.impure", "user.overlay.impure"];
+/** A directory of the image's has it from the step on that copies it up. */
+export const copiedMark: Buffer = Buffer.from("user.imgfs.copied");
+/** By these a directory is known to be a copy that another overlay, or a move, has made. */
+const copiedMarks = [
+  "user.imgfs.copied",
+  "user.imgfs.redirect",
+  "trusted.overlay.redirect",
+  "user.overlay.redirect",
+  "trusted.overlay.origin",
+  "user.overlay.origin",
+];
 /** The directory mark of leave-whiteout.ts. */
 export const leavesMark = "user.imgfs.leaves";
 const defaultAcl = "system.posix_acl_default";
@@ -67,6 +78,8 @@ export interface DirectoryMarks {
   /** A whiteout in it is to become a device (leave-whiteout.ts). */
   leaves: boolean;
   impure: boolean;
+  /** It is a copy of one of the image. */
+  copied: boolean;
   defaultAcl: boolean;
   /** Where in the image what is merged below lies, when not at the directory's own place. */
   redirect: Redirect | undefined;
@@ -79,6 +92,7 @@ export function readMarks(fd: number): DirectoryMarks {
     xattrWhiteouts: false,
     leaves: false,
     impure: false,
+    copied: false,
     defaultAcl: false,
     redirect: undefined,
   };
@@ -90,6 +104,7 @@ export function readMarks(fd: number): DirectoryMarks {
     if (name === leavesMark) marks.leaves = true;
     if (name === defaultAcl) marks.defaultAcl = true;
     if (impureMarks.includes(name)) marks.impure = true;
+    if (copiedMarks.includes(name)) marks.copied = true;
     if (name === "user.imgfs.whiteouts") marks.xattrWhiteouts = true;
     const opaqueMark = opaqueMarks.get(name);
     if (opaqueMark === undefined) continue;

@@ -13,6 +13,7 @@ import { nameKept } from "./kept-xattrs.js";
 import { lowerXattr } from "./lower.js";
 import { hidesNative, keptXattr, mayHaveKept, removeOwnedXattr, setOwnedXattr } from "./owned-xattrs.js";
 import { changeMode, shownMode } from "./owners.js";
+import { chargeXattr, knowXattrs, settleXattrs } from "./quota/charge-xattrs.js";
 import { type OverlayState, recordOf, writable } from "./state.js";
 import { shownName, storedName } from "./xattr-names.js";
 
@@ -111,7 +112,10 @@ export function setxattr(
   if (copied < 0) return copied;
   const node = recordOf(m, q.nodeid);
   const bytes = storedBytes(key, stored, name);
+  const charged = chargeXattr(state, q, node, key, value.length);
+  if (charged < 0) return charged;
   const result = fault("attributes.xattr") || setOwnedXattr(state, node, key, bytes, value, flags);
+  settleXattrs(state, node);
   if (result < 0) return result;
   if (key === DEFAULT_ACL && node.directory !== undefined) node.directory.defaultAcl = true;
   if (killSgid && node.type === S_IFREG && statBacking(m.fds, node, m.stat) === 0) {
@@ -136,8 +140,10 @@ export function removexattr(m: OverlayState, q: Request, name: NameView): Status
   const stored = storedName(key);
   if (stored === undefined) return -Errno.ENODATA;
   const record = recordOf(m, q.nodeid);
+  knowXattrs(state, record);
   const result =
     fault("attributes.remove-xattr") || removeOwnedXattr(state, record, key, storedBytes(key, stored, name));
+  settleXattrs(state, record);
   if (result === 0 && key === DEFAULT_ACL && record.directory !== undefined) {
     record.directory.defaultAcl = false;
   }
