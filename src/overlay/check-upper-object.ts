@@ -10,8 +10,17 @@ const ORIGIN = /^(0|[1-9][0-9]{0,9}) ([0-9a-f]{16})( meta| metacopy)?$/;
 const REDIRECT = /^(0|[1-9][0-9]{0,9}) ([0-9a-f]{16})( told)?$/;
 
 /** Names that begin with `user.imgfs.` and are ours; those that go on with `imgfs.` are a program's, escaped. */
-const own = new Set(["origin", "impure", "whiteouts", "redirect", "leaves"]);
-const ownOfRoot = new Set(["upper", "tree", "devices"]);
+const own = new Set([
+  "origin",
+  "impure",
+  "whiteouts",
+  "redirect",
+  "leaves",
+  "copied",
+  "allocated",
+  "base-xattrs",
+]);
+const ownOfRoot = new Set(["upper", "tree", "devices", "costs"]);
 const PREFIX = "user.imgfs.";
 
 /** The first mark that is none of ours, or not at this place. */

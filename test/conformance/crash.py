@@ -419,7 +419,8 @@ class Mount:
 
     def attempt(self, faults):
         file = os.path.join(self.folder, "pid")
-        command = [self.cli, "mount", self.image, self.path, "--upper", self.upper, "--work", self.work, "--pid-file", file]
+        command = [self.cli, "mount", self.image, self.path, "--upper", self.upper, "--work", self.work, "--pid-file", file,
+                   "--quota", "10G"]  # fmt: skip
         done = subprocess.run(
             command, capture_output=True, env={**os.environ, "IMGFS_FAULT": faults},
             preexec_fn=None if self.form == "whole" else lambda: refuse(self.form),

@@ -16,7 +16,10 @@ function idleServices(): Services & { readonly jobs: Job[] } {
       jobs.push(job);
       return SUSPENDED;
     },
-    suspend: () => 0,
+    suspend: (_q, _key, job) => {
+      jobs.push(job);
+      return SUSPENDED;
+    },
     suspendBehind: () => undefined,
     interrupted: () => false,
     invalidateInode: () => 0,

@@ -67,7 +67,7 @@ export function noteBase(m: Pick<WritableState, "lower" | "upper">, row: number,
   if (bytes <= FREE_XATTRS) return;
   const noted =
     admit(m.upper.costs, "xattrs") ||
-    fault("copy-up.base") ||
+    fault("copy-up.xattr") ||
     writeXattrFd(fd, baseXattr, Buffer.from(String(bytes)));
   if (noted < 0) throw new FsError(-noted, "note of a copy's xattrs");
 }

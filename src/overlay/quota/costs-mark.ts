@@ -30,19 +30,18 @@ export function readCosts(rootFd: number): Costs {
 /** Makes the root say that objects of a kind may be there. Nothing to do where nothing is known. 0 or a negative errno. */
 export function admit(costs: Costs, kind: "allocated" | "xattrs"): number {
   if (costs[kind]) return 0;
-  const written = write(costs, { ...costs, [kind]: true });
+  const written = fault("costs.admit") || write(costs, { ...costs, [kind]: true });
   if (written === 0) costs[kind] = true;
   return written;
 }
 
 /** Gives an upper the mark, with the letters that are true of it now. 0 or a negative errno. */
 export function markCosts(costs: Costs, found: Pick<Costs, "allocated" | "xattrs">): number {
-  const written = write(costs, found);
+  const written = fault("setup.costs") || write(costs, found);
   if (written === 0) Object.assign(costs, { ...found, marked: true });
   return written;
 }
 
 function write({ rootFd }: Costs, { allocated, xattrs }: Pick<Costs, "allocated" | "xattrs">): number {
-  const value = `1${allocated ? "a" : ""}${xattrs ? "x" : ""}`;
-  return fault("costs.mark") || writeXattrFd(rootFd, costsXattr, Buffer.from(value));
+  return writeXattrFd(rootFd, costsXattr, Buffer.from(`1${allocated ? "a" : ""}${xattrs ? "x" : ""}`));
 }
