@@ -163,6 +163,9 @@ class Peer(Imgfs):
             command("umount", self.mnt)
 
 
+# About every second backend is under a quota that no case reaches: a quota shows in statfs(2) alone.
+QUOTA = ("--quota", "1T")
+
 BACKENDS = {
     backend.name: backend
     for backend in (
@@ -170,16 +173,16 @@ BACKENDS = {
         PlainAsUser("plain-user"),
         PlainReadOnly("plain-read-only"),
         Imgfs("upper"),
-        Imgfs("lower", "lower"),
-        Imgfs("copied", "copied", build=("--codec", "zstd")),
+        Imgfs("lower", "lower", options=("--devices", *QUOTA)),
+        Imgfs("copied", "copied", options=("--devices", *QUOTA), build=("--codec", "zstd")),
         Imgfs("metacopied", "metacopied"),
-        ImgfsAsUser("user-upper"),
+        ImgfsAsUser("user-upper", options=("--devices", *QUOTA)),
         ImgfsAsUser("user-lower", "lower"),
         ImgfsRootless("rootless-upper", options=()),
-        ImgfsRootless("rootless-lower", "lower", options=()),
+        ImgfsRootless("rootless-lower", "lower", options=QUOTA),
         ImgfsReadOnly("read-only", "lower", upper=False),
         ImgfsReadOnly("read-only-upper", "lower", options=("--devices", "-o", "ro")),
-        Imgfs("fuse-native", options=("--devices", "--transport", "fuse-native")),
+        Imgfs("fuse-native", options=("--devices", "--transport", "fuse-native", *QUOTA)),
         Peer("overlayfs-upper"),
         Peer("overlayfs-lower", "lower"),
         Peer("fuse-overlayfs-upper"),
