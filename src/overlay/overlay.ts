@@ -90,7 +90,10 @@ export function createOverlay(options: OverlayOptions): FileSystem {
   if (options.quota !== undefined && m.upper !== undefined) beginQuota(m as WritableState, options.quota);
   const readdir = createReaddir();
   const close = (): void => {
-    for (const node of m.inodes) if (node.fd >= 0 && node.id !== 1) m.fds.close(node);
+    for (const node of m.inodes) {
+      if (m.quota !== undefined) creditGone(m.quota, node);
+      if (node.fd >= 0 && node.id !== 1) m.fds.close(node);
+    }
     m.fds.closeAll();
     if (upper !== undefined) closeUpper(upper);
     options.image.close();

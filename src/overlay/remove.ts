@@ -38,8 +38,8 @@ export function unlink(m: OverlayState, q: Request, name: NameView): Status {
   const directoryFd = m.fds.of(directory);
   const inUpper = found || statAt(directoryFd, bytes, m.stat) === 0;
   const node = m.inodes.get(target);
-  if (inUpper && node !== undefined) {
-    keepReachable(m, node);
+  if (node !== undefined) {
+    if (inUpper) keepReachable(m, node);
     knowCost(state, node);
   }
   if (!inUpper) {

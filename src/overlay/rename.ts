@@ -183,8 +183,8 @@ function move(m: WritableState, node: Node, a: End, target: number, b: End, leav
   const toFd = m.fds.of(b.directory);
   const occupied = statAt(toFd, b.name, m.stat) === 0;
   const replaced = target === 0 ? undefined : m.inodes.get(target);
-  if (replaced !== undefined && occupied) {
-    keepReachable(m, replaced);
+  if (replaced !== undefined) {
+    if (occupied) keepReachable(m, replaced);
     knowCost(m, replaced);
   }
   prepareArrival(m, node, b);

@@ -143,7 +143,7 @@ export function remeasure(m: WritableState, quota: Quota, node: Node): void {
 export function knowCost(m: WritableState, node: Node): void {
   if (m.quota === undefined) return;
   m.quota.lastRemoval = performance.now();
-  if (node.cost !== undefined) return;
+  if (node.cost !== undefined || node.backing === 0) return;
   try {
     costOf(m, node);
   } catch (error) {
