@@ -66,8 +66,8 @@ export function readQuota(name: string, options: QuotaOptions): QuotaSettings | 
   }
   return {
     mode: quotaMode ?? "exclusive",
-    bytes: quota,
-    inodes: quotaInodes ?? "derived",
+    bytes: quota === Infinity ? "unlimited" : quota,
+    inodes: quotaInodes === Infinity ? "unlimited" : (quotaInodes ?? "derived"),
     errno: quotaErrno ?? "EDQUOT",
   };
 }

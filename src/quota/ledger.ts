@@ -2,7 +2,7 @@
 // Invariants: only the thread that serves the mount charges and credits; limits may be set by another thread at any time,
 // and hold from the next charge on. Nothing is charged past a limit, and a credit is never refused. Each number is one
 // aligned 64-bit cell, which no reader sees half written.
-import { type InodeLimit, inodeLimitFor, type QuotaMode, type QuotaSettings } from "./settings.js";
+import { type InodeLimit, inodeLimitFor, limitOf, type QuotaMode, type QuotaSettings } from "./settings.js";
 
 const Cell = {
   mode: 0,
@@ -64,12 +64,12 @@ export class Ledger {
     return this.cells[index] as number;
   }
 
-  /** Begins counting. Throws {@link LimitBelowImage}. */
+  /** Begins counting. Throws {@link LimitBelowImage}, or an Error for limits that are none. */
   open({ mode, bytes, inodes }: QuotaSettings, imageBytes: number, used: Usage): void {
     this.cells[Cell.imageBytes] = imageBytes;
     this.cells[Cell.bytes] = used.bytes;
     this.cells[Cell.inodes] = used.inodes;
-    this.setLimits(mode, bytes, inodes);
+    this.setLimits(mode, limitOf(bytes, "bytes"), inodes === "derived" ? inodes : limitOf(inodes, "inodes"));
     this.cells[Cell.mode] = modes.indexOf(mode);
   }
 

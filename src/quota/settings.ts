@@ -7,13 +7,21 @@ export type QuotaMode = "exclusive" | "inclusive";
 /** A number of inodes, Infinity for no limit, or what {@link inodeLimitFor} makes of the limit in bytes. */
 export type InodeLimit = number | "derived";
 
+/** What a mount is told; as it may travel, in JSON, which knows no Infinity. */
 export interface QuotaSettings {
   readonly mode: QuotaMode;
-  /** Limit in bytes; Infinity counts without one. */
-  readonly bytes: number;
-  readonly inodes: InodeLimit;
+  /** Limit in bytes. */
+  readonly bytes: number | "unlimited";
+  readonly inodes: number | "unlimited" | "derived";
   /** What a request that would pass a limit fails with. */
   readonly errno: "EDQUOT" | "ENOSPC";
+}
+
+/** A limit as a number. Throws an Error of one line for what is none. */
+export function limitOf(limit: number | "unlimited", what: string): number {
+  if (limit === "unlimited") return Infinity;
+  if (!Number.isSafeInteger(limit) || limit < 0) throw new Error(`quota: ${limit} is no number of ${what}`);
+  return limit;
 }
 
 /** The fewest inodes that a limit in bytes gives. */

@@ -105,3 +105,20 @@ describe("sizes", () => {
     ]);
   });
 });
+
+describe("limits that travelled as JSON", () => {
+  // Infinity would arrive as null, and nothing would be refused or everything.
+  it("are what they were, and nothing else is taken for one", () => {
+    const given: QuotaSettings = {
+      mode: "exclusive",
+      bytes: "unlimited",
+      inodes: "unlimited",
+      errno: "EDQUOT",
+    };
+    const ledger = ledgerOf(JSON.parse(JSON.stringify(given)));
+    expect(ledger.report()).toMatchObject({ byteLimit: Infinity, inodeLimit: Infinity });
+    for (const bytes of [null, Number.NaN, -1, 1.5, "10"] as never[]) {
+      expect(() => ledgerOf({ ...given, bytes })).toThrow(/^quota: .* is no number of bytes$/);
+    }
+  });
+});
