@@ -78,8 +78,10 @@ function bundle(names, plugins) {
     platform: "node",
     format: "cjs",
     target: "node20.19",
+    // What every program carries again; names stay, for stacks.
+    minifyWhitespace: true,
     // Native, or not needed by a mount that has nothing to say.
-    external: ["koffi", "pino", "tar-stream", "valibot"],
+    external: ["koffi", "pino", "smol-toml", "tar-stream", "undici", "valibot"],
     plugins,
     banner: { js: 'const bundleUrl=require("node:url").pathToFileURL(__filename).href;' },
     logLevel: "warning",

@@ -50,6 +50,8 @@ const packages = [
   { name: "skopeo", commands: ["skopeo"], for: "images in every form that skopeo writes" },
   { name: "buildah", commands: ["buildah"], for: "images that buildah writes" },
   { name: "umoci", commands: ["umoci"], for: "images that umoci writes" },
+  { name: "docker-registry", commands: ["docker-registry"], for: "the tests of registries" },
+  { name: "openssl", commands: ["openssl"], for: "certificates of registries in tests" },
   { name: "zsh", commands: ["zsh"], for: "the tests of shell completion" },
   { name: "fish", commands: ["fish"], for: "the tests of shell completion" },
   { name: "mandoc", commands: ["mandoc"], for: "the tests of the man pages" },

@@ -44,6 +44,8 @@ const packages: Readonly<Record<string, readonly string[]>> = {
   fzstd: ["zstd"],
   "zstd-napi/binding": ["zstd"],
   pino: ["base"],
+  undici: ["oci"],
+  "smol-toml": ["oci"],
 };
 
 function sourceFiles(folder: string): string[] {

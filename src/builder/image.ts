@@ -14,6 +14,8 @@ import { mergeLayers } from "../imgfs/merge.js";
 import type { LayerSummary } from "../imgfs/writer.js";
 import { makeConfig } from "../oci/config.js";
 import { openSource } from "../oci/open.js";
+import { RegistryError } from "../oci/registry/errors.js";
+import type { RegistryOptions } from "../oci/registry/options.js";
 import type { ImageSource, LayerSource } from "../oci/source.js";
 import type { ConvertedLayer } from "./layer.js";
 import { convertAll } from "./pool.js";
@@ -30,6 +32,8 @@ export interface BuildOptions {
   readonly platform?: string | undefined;
   /** How the blobs store data; none unless given. */
   readonly codec?: Codec | undefined;
+  /** How registries are reached; as docker and podman are configured unless given. */
+  readonly registry?: Omit<RegistryOptions, "onRetry"> | undefined;
   readonly onEvent?: ((event: BuildEvent) => void) | undefined;
   /** Ends the build; nothing is left behind and the promise rejects with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
@@ -47,6 +51,8 @@ export type BuildEvent =
   | { readonly type: "layer-start"; readonly layer: number; readonly size: number }
   | { readonly type: "layer-progress"; readonly layer: number; readonly done: number; readonly size: number }
   | { readonly type: "warning"; readonly layer: number; readonly message: string }
+  /** A request to a registry has failed, and is made again. */
+  | { readonly type: "retry"; readonly message: string }
   | { readonly type: "layer-done"; readonly layer: number; readonly result: BuiltLayer }
   | { readonly type: "merge"; readonly layers: number }
   | { readonly type: "done"; readonly result: BuildResult };
@@ -109,11 +115,18 @@ export async function buildImage(
     throw new Error(`not a number of jobs: ${jobs}`);
   signal?.throwIfAborted();
   let made: Staging | undefined;
+  let opened: ImageSource | undefined;
   const stage = (): Staging => (made ??= new Staging(dest));
   try {
     let archives = 0;
     const temporary = (): string => stage().temporary(`archive-${archives++}`);
-    const image = await openSource(source, { platform, unpacking: createUnpacking(temporary, signal) });
+    const image = await openSource(source, {
+      platform,
+      unpacking: createUnpacking(temporary, signal),
+      registry: { ...options.registry, onRetry: (message) => onEvent({ type: "retry", message }) },
+      signal,
+    });
+    opened = image;
     signal?.throwIfAborted();
     checkDestination(image, dest);
     onEvent({
@@ -155,6 +168,7 @@ export async function buildImage(
     return result;
   } finally {
     made?.discard();
+    await opened?.close?.();
   }
 }
 
@@ -210,13 +224,16 @@ async function convertLayers(
     target: staging.temporary(name(task)),
     codec,
   }));
-  const fault = (task: number, message: string): Error => {
+  const fault = (task: number, cause: Error): Error => {
     const id = layerAt(task).digest ?? layerAt(task).diffId;
-    return new Error(`layer ${(todo[task] as number) + 1}${id === undefined ? "" : ` (${id})`}: ${message}`);
+    const place = image.place === undefined ? "" : `${image.place}: `;
+    const subject = `${place}layer ${(todo[task] as number) + 1}${id === undefined ? "" : ` (${id})`}`;
+    return cause instanceof RegistryError ? cause.within(subject) : new Error(`${subject}: ${cause.message}`);
   };
   await convertAll(tasks, fault, {
     jobs,
     signal,
+    fetch: image.fetch,
     onStart: (task) =>
       onEvent({ type: "layer-start", layer: todo[task] as number, size: layerAt(task).bytes.size }),
     onProgress: (task, done) =>

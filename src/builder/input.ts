@@ -3,6 +3,7 @@ import { createHash, type Hash } from "node:crypto";
 import { closeSync, openSync, readSync } from "node:fs";
 import { digestAlgorithm, type SourceDigest } from "../base/digest.js";
 import type { FileBytes, LayerSource } from "../oci/source.js";
+import { feedPieces } from "./feed.js";
 import { treeTar } from "./tree/stream.js";
 
 const inputChunk = 512 << 10;
@@ -26,13 +27,16 @@ export class Input {
   private done = 0;
   private digest: SourceDigest | undefined;
 
-  constructor({ bytes, digest }: LayerSource, watch: InputWatch) {
+  /** `feed` has the bytes of a remote layer. */
+  constructor({ bytes, digest }: LayerSource, watch: InputWatch, feed?: SharedArrayBuffer) {
     this.algorithm = digest === undefined ? "sha256" : digestAlgorithm(digest);
     this.hash = createHash(this.algorithm);
     this.watch = watch;
     if (bytes.kind === "file") this.pieces = filePieces(bytes);
     else if (bytes.kind === "tree") this.pieces = treeTar(bytes.path, watch.onWarning);
-    else this.pieces = [bytes.bytes].values();
+    else if (bytes.kind === "embedded") this.pieces = [bytes.bytes].values();
+    else if (feed !== undefined) this.pieces = feedPieces(feed);
+    else throw new Error("a remote layer has to be fetched");
   }
 
   /** The next piece, which stays what it is until the next call. Throws when the source ends before its size. */

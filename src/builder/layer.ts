@@ -22,6 +22,8 @@ export interface LayerTask {
   readonly target: string;
   /** Of the blob; none unless given. */
   readonly codec?: Codec;
+  /** Where the bytes of a remote layer come from, see feed.ts. */
+  readonly feed?: SharedArrayBuffer;
 }
 
 /** What came of it; plain data. */
@@ -55,7 +57,7 @@ const unwatched: Watch = {
 export async function convertLayer(task: LayerTask, watch: Watch = unwatched): Promise<ConvertedLayer> {
   const { source, target } = task;
   const start = performance.now();
-  const input = new Input(source, watch);
+  const input = new Input(source, watch, task.feed);
   try {
     const writer = LayerWriter.create(target, task.codec);
     try {

@@ -2,6 +2,8 @@
 // Invariant: when the promise settles no worker is alive, so nothing can write to a task's target any more.
 // Never: Worker.terminate(). A thread that is ended inside a call of the C library takes the whole process with it.
 import { Worker, type WorkerOptions } from "node:worker_threads";
+import type { ImageSource } from "../oci/source.js";
+import { FeedWriter } from "./feed.js";
 import type { ConvertedLayer, LayerTask, Watch } from "./layer.js";
 import type { WorkerMessage, WorkerRequest } from "./layer-worker.js";
 import { Shared } from "./shared.js";
@@ -16,6 +18,8 @@ export interface PoolOptions {
   /** Workers at most; never more than there are tasks. */
   readonly jobs: number;
   readonly signal: AbortSignal | undefined;
+  /** Opens the bytes of a remote layer. */
+  readonly fetch?: ImageSource["fetch"] | undefined;
   readonly onStart: (task: number) => void;
   /** Source bytes read so far; at most ten a second for each task. */
   readonly onProgress: (task: number, done: number) => void;
@@ -29,7 +33,7 @@ export interface PoolOptions {
  */
 export async function convertAll(
   tasks: readonly LayerTask[],
-  fault: (task: number, message: string) => Error,
+  fault: (task: number, cause: Error) => Error,
   options: PoolOptions,
 ): Promise<ConvertedLayer[]> {
   options.signal?.throwIfAborted();
@@ -37,6 +41,7 @@ export async function convertAll(
   const results: ConvertedLayer[] = [];
   const workers: Worker[] = [];
   const exits: Promise<unknown>[] = [];
+  const feeds = new Set<Feed>();
   const shared = new Int32Array(new SharedArrayBuffer(4 * Shared.length));
   let stop: (reason: unknown) => void = () => {};
   const stopped = new Promise<never>((_, reject) => {
@@ -57,12 +62,17 @@ export async function convertAll(
       const index = task;
       options.onStart(index);
       Atomics.add(shared, Shared.running, 1);
-      const layer = await runTask(worker, tasks[index] as LayerTask, {
-        onProgress: (done) => options.onProgress(index, done),
-        onWarning: (message) => options.onWarning(index, message),
-      }).catch((cause: Error) => {
-        throw fault(index, cause.message);
+      const hooks = {
+        onProgress: (done: number) => options.onProgress(index, done),
+        onWarning: (message: string) => options.onWarning(index, message),
+      };
+      const feed = Feed.of(tasks[index] as LayerTask, options.fetch);
+      if (feed !== undefined) feeds.add(feed);
+      const converting = runTask(worker, feed?.task ?? (tasks[index] as LayerTask), hooks);
+      const layer = await (feed?.result(converting) ?? converting).catch((cause: Error) => {
+        throw fault(index, cause);
       });
+      if (feed !== undefined) feeds.delete(feed);
       Atomics.sub(shared, Shared.running, 1);
       results[index] = layer;
       options.onDone(index, layer);
@@ -76,12 +86,64 @@ export async function convertAll(
   } finally {
     options.signal?.removeEventListener("abort", onAbort);
     Atomics.store(shared, Shared.stop, 1);
+    for (const feed of feeds) feed.stop();
     for (const worker of workers) {
       // A worker that fails while it ends has nothing left to tell.
       worker.on("error", () => {});
       worker.postMessage({ type: "end" } satisfies WorkerRequest);
     }
     await Promise.all(exits);
+    await Promise.all([...feeds].map((feed) => feed.ended));
+  }
+}
+
+/** A remote layer on its way to the worker that converts it. */
+class Feed {
+  readonly task: LayerTask;
+  /** Settles when nothing is received any more. */
+  readonly ended: Promise<void>;
+  private readonly writer = new FeedWriter();
+  private readonly abort = new AbortController();
+  private failure: Error | undefined;
+
+  static of(task: LayerTask, fetch: PoolOptions["fetch"]): Feed | undefined {
+    const { bytes } = task.source;
+    if (bytes.kind !== "remote" || fetch === undefined) return undefined;
+    return new Feed(task, (signal) => fetch(bytes, signal));
+  }
+
+  private constructor(task: LayerTask, open: (signal: AbortSignal) => AsyncIterable<Uint8Array>) {
+    this.task = { ...task, feed: this.writer.shared };
+    this.ended = this.receive(open);
+  }
+
+  private async receive(open: (signal: AbortSignal) => AsyncIterable<Uint8Array>): Promise<void> {
+    try {
+      for await (const piece of open(this.abort.signal)) await this.writer.write(piece);
+      this.writer.end();
+    } catch (cause) {
+      // What is thrown after stop() says no more than that.
+      if (!this.abort.signal.aborted) this.failure = cause as Error;
+      this.writer.fail();
+    }
+  }
+
+  stop(): void {
+    this.abort.abort();
+    this.writer.fail();
+  }
+
+  /** What comes of the task; a failure to receive counts before what the worker then says. */
+  async result(converting: Promise<ConvertedLayer>): Promise<ConvertedLayer> {
+    try {
+      const layer = await converting;
+      await this.ended;
+      return layer;
+    } catch (cause) {
+      this.stop();
+      await this.ended;
+      throw this.failure ?? cause;
+    }
   }
 }
 

@@ -7,6 +7,8 @@ export const ExitCode = {
   usage: 2,
   damage: 3,
   notFound: 10,
+  /** A registry wants a login, does not take the one there is, or denies access. */
+  refused: 12,
   mount: 32,
   interrupted: 130,
   terminated: 143,
@@ -14,7 +16,7 @@ export const ExitCode = {
 
 export const exitCodeHelp = `
 Exit codes: 0 done, 1 failure, 2 wrong usage, 3 damage found by check, 10 image not found,
-32 mount or unmount failed, 130 and 143 ended by SIGINT and SIGTERM.`;
+12 refused by a registry, 32 mount or unmount failed, 130 and 143 ended by SIGINT and SIGTERM.`;
 
 /** A failure the user is told about in one line, without a stack. */
 export class Failure extends Error {

@@ -58,6 +58,16 @@ export function program(startMount: StartMount): Command {
         "how file data is stored; levels 1 to 19, 3 unless given",
       ).default("none"),
     )
+    .option("--username <name>", "who logs in to the registry of a docker:// source; with --password-stdin")
+    .option("--password-stdin", "read the password from stdin, all of it but a newline at its end")
+    .option("--authfile <file>", "logins of registries, in place of all other files of the kind", path)
+    .addOption(
+      new Option(
+        "--tls-verify <true|false>",
+        "check certificates; false: also plain HTTP (default: as registries.conf says)",
+      ).choices(["true", "false"]),
+    )
+    .option("--cert-dir <dir>", "the registry's *.crt, *.cert and *.key (default: those of certs.d)", path)
     .addOption(
       new Option("--progress <kind>", "how progress is shown")
         .choices(["auto", "tty", "plain", "none"])
@@ -288,6 +298,7 @@ Sources:
   docker-archive:FILE[:REF]  what docker save writes
   dir:PATH                   folder that skopeo wrote; any other one is a tree that becomes one layer
   tar:FILE                   one layer
+  docker://NAME[:TAG|@DIGEST]  image in a registry: [HOST[:PORT]/]NAME, of docker.io unless HOST is given
 TAG and REF may also be @DIGEST or @N, the place in the list of images. Archives may be compressed.`;
 
 /** An empty path would mean the current directory: what an unset shell variable must never do. */

@@ -25,7 +25,11 @@ export function createProgress(kind: ProgressKind, stream: WriteStream): Progres
 }
 
 function warnings(event: BuildEvent): void {
-  if (event.type === "warning") printError(`imgfs: warning: ${event.message}\n`);
+  if (event.type === "warning" || event.type === "retry") printError(`${lineOf(event)}\n`);
+}
+
+function lineOf({ type, message }: Extract<BuildEvent, { readonly message: string }>): string {
+  return type === "warning" ? `imgfs: warning: ${message}` : `imgfs: ${message}`;
 }
 
 /** `sha256:` is left out: what tells layers apart are the first digits. */
@@ -85,8 +89,8 @@ function bars(stream: WriteStream): Progress {
       else if (event.type === "layer-start") rows.set(event.layer, { done: 0, size: event.size });
       else if (event.type === "layer-progress") {
         rows.set(event.layer, { done: event.done, size: event.size });
-      } else if (event.type === "warning") {
-        finished.push(`imgfs: warning: ${event.message}`);
+      } else if (event.type === "warning" || event.type === "retry") {
+        finished.push(lineOf(event));
       } else if (event.type === "layer-done") {
         rows.delete(event.layer);
         finished.push(`layer ${event.layer + 1}/${total}  ${doneText(event.result)}`);

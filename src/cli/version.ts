@@ -1,13 +1,10 @@
 // The `version` command, and the version itself, which package.json holds.
-import { readFileSync } from "node:fs";
 import { arch, release } from "node:os";
+import { version } from "../base/version.js";
 import { printResult, table } from "./output.js";
 
-const manifest = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as {
-  readonly version: string;
-};
+export { version };
 
-export const { version } = manifest;
 /** Major version of the on-disk format that this program reads and writes (src/imgfs/FORMAT.md). */
 const format = 1;
 

@@ -1,19 +1,21 @@
-// The blobs of an image, found by digest wherever its layout keeps them: a folder, an archive, a skopeo folder, or the
-// descriptor itself. Small ones are read and checked here by size and digest; of a layer only presence and length are
+// The blobs of an image, found by digest wherever its layout keeps them: a folder, an archive, a skopeo folder, a
+// registry, or the descriptor itself. Small ones are read and checked here by size and digest; of a layer only presence and length are
 // looked at.
 import { open, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { type Digest, digestAlgorithm, digestHex, type SourceDigest } from "../base/digest.js";
 import { checkDigest } from "./config.js";
 import { type Descriptor, maxJsonBytes } from "./schema.js";
-import type { FileBytes, LayerBytes, LayerSource } from "./source.js";
+import type { FileBytes, LayerBytes, LayerSource, RemoteBytes } from "./source.js";
 
 /** Where blobs are. */
 export interface Blobs {
   /** The folder or archive, for messages. */
   readonly place: string;
-  /** The range of a file that a blob is, undefined when there is none of that digest. */
-  readonly find: (digest: SourceDigest) => Promise<FileBytes | undefined>;
+  /** Where a blob is: the range of a file or a remote place; undefined when there is none of that digest. */
+  readonly find: (digest: SourceDigest, blob: Descriptor) => Promise<FileBytes | RemoteBytes | undefined>;
+  /** The bytes of a small one, checked, where it is not in a file. */
+  readonly fetch?: (kind: "manifest" | "config", subject: string, blob: Descriptor) => Promise<Uint8Array>;
 }
 
 /** A blob's path in a layout, image-layout.md#blobs. Made of a checked digest, so it cannot lead out of the layout. */
@@ -34,7 +36,7 @@ export async function wholeFile(path: string): Promise<FileBytes | undefined> {
 
 /** Where the object of a descriptor is: embedded data first. Throws an Error naming `subject` when it is nowhere. */
 async function locate(blobs: Blobs, subject: string, blob: Descriptor): Promise<LayerBytes> {
-  const bytes = typeof blob.data === "string" ? embedded(blob.data) : await blobs.find(blob.digest);
+  const bytes = typeof blob.data === "string" ? embedded(blob.data) : await blobs.find(blob.digest, blob);
   if (bytes === undefined) throw new Error(`${blobs.place}: ${subject}: ${missing(blob)}`);
   if (bytes.size !== blob.size) {
     throw new Error(
@@ -55,11 +57,17 @@ function missing({ mediaType, urls }: Descriptor): string {
   return `a layer that is not distributed with its image (${mediaType}), and is not here${from}`;
 }
 
-/** A manifest, index or config: its bytes, checked. */
-export async function readBlob(blobs: Blobs, subject: string, blob: Descriptor): Promise<Uint8Array> {
+/** A manifest (an index is one, too) or config: its bytes, checked. */
+export async function readBlob(
+  blobs: Blobs,
+  kind: "manifest" | "config",
+  subject: string,
+  blob: Descriptor,
+): Promise<Uint8Array> {
   if (blob.size > maxJsonBytes) {
     throw new Error(`${blobs.place}: ${subject}: ${blob.size} bytes, at most ${maxJsonBytes} are accepted`);
   }
+  if (blobs.fetch !== undefined && typeof blob.data !== "string") return blobs.fetch(kind, subject, blob);
   const found = await locate(blobs, subject, blob);
   const bytes = found.kind === "embedded" ? found.bytes : await readRange(found as FileBytes);
   checkDigest(`${blobs.place}: ${subject}`, bytes, blob.digest);

@@ -54,7 +54,7 @@ export async function openDocument(
     throw new Error(`${subject}: not an image: its config is of type ${JSON.stringify(configType)}`);
   }
   const configName = `config ${manifest.config.digest}`;
-  const config = await readBlob(blobs, configName, manifest.config);
+  const config = await readBlob(blobs, "config", configName, manifest.config);
   const { platform, diffIds } = checkConfig(configName, config, manifest.layers.length, asked);
   const layers = await Promise.all(
     manifest.layers.map((layer, i) => layerSource(blobs, layer, i, diffIds[i] as Digest)),
@@ -83,7 +83,11 @@ async function follow(
   const chosen = chooseManifest(subject, candidates, platform);
   const kind = chosen.mediaType !== undefined && /index|manifest\.list/.test(chosen.mediaType);
   const name = `${kind ? "index" : "manifest"} ${chosen.digest}`;
-  return { subject: name, bytes: await readBlob(blobs, name, chosen), mediaType: chosen.mediaType };
+  return {
+    subject: name,
+    bytes: await readBlob(blobs, "manifest", name, chosen),
+    mediaType: chosen.mediaType,
+  };
 }
 
 /** One descriptor alone is taken as it is; several are told apart by platform. */

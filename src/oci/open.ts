@@ -7,6 +7,7 @@ import { openLayout, openOciArchive } from "./layout.js";
 import { formatPlatform, hostPlatform, parsePlatform } from "./platform.js";
 import { recognise } from "./recognise.js";
 import { parseReference, type Reference, type Transport } from "./reference.js";
+import { RegistryError } from "./registry/errors.js";
 import { isSkopeoFolder, openSkopeoFolder } from "./skopeo-folder.js";
 import type { ImageSource, LayerBytes, SourceOptions } from "./source.js";
 
@@ -18,6 +19,8 @@ const openers: Readonly<Record<Transport, Opener>> = {
   "docker-archive": openDockerArchive,
   dir: openFolder,
   tar: openTar,
+  // Loaded where it is asked for: nothing else needs a client of HTTP.
+  docker: async (reference, options) => (await import("./registry/open.js")).openRegistry(reference, options),
 };
 
 /**
@@ -30,6 +33,8 @@ export async function openSource(text: string, options: SourceOptions = {}): Pro
     const reference = parsed.transport === undefined ? await recognise(parsed, options) : parsed;
     return await openers[reference.transport](reference, options);
   } catch (cause) {
+    // Told apart by its kind, and clean already.
+    if (cause instanceof RegistryError || options.signal?.aborted) throw cause;
     const error = cause as NodeJS.ErrnoException;
     // Tags, platforms and names of members stand in messages as the source has them.
     if (error.code === undefined) throw new Error(displayName(Buffer.from(error.message)), { cause });

@@ -1,11 +1,12 @@
 // Source references: `transport:rest`, as skopeo and podman write them, or a bare path that is recognised by what is
 // there (recognise.ts). The table of transports is the whole grammar; one that is known but not there yet says so.
 import { existsSync } from "node:fs";
+import { parseImageName } from "./registry/name.js";
 
 /** A source reference taken apart. */
 export interface Reference {
   readonly transport: Transport;
-  /** Folder or file. */
+  /** Folder or file; of docker: the whole name, without slashes before it. */
   readonly path: string;
   /** Tag, docker reference, `@N` or `@DIGEST`; undefined when the user chose none. */
   readonly selector: string | undefined;
@@ -23,13 +24,13 @@ const transports = {
   "docker-archive": { form: "docker-archive:FILE[:REF]", selector: true },
   dir: { form: "dir:PATH", selector: false },
   tar: { form: "tar:FILE", selector: false },
+  docker: { form: "docker://NAME[:TAG|@DIGEST]", selector: false },
 } as const;
 
 export type Transport = keyof typeof transports;
 
 /** Transports of containers-transports(5) that are none of ours, and what to say of them. */
 const others: Readonly<Record<string, string>> = {
-  docker: "registries are not supported yet",
   "docker-daemon": "images of the docker daemon are not supported; docker save makes a docker-archive",
   "containers-storage": "podman's store is not supported; podman save makes an oci-archive",
 };
@@ -63,11 +64,31 @@ export function parseReference(text: string): Reference | BareReference {
 
 function withTransport(text: string, transport: Transport, written: string): Reference {
   const { form, selector } = transports[transport];
+  if (transport === "docker") return { transport, path: imageNameIn(written), selector: undefined, text };
   const rest = written.startsWith("///") ? written.slice(2) : written;
   const [path, after] = selector ? splitSelector(rest) : [rest, undefined];
   if (path === "") throw new Error(`${quote(text)} names no path: the form is ${form}`);
   if (after === "") throw new Error(`${quote(text)} has an empty tag: the form is ${form}`);
   return { transport, path, selector: after, text };
+}
+
+/**
+ * The name in `//NAME`, or in GrootFS's `///NAME`, checked. What is wrong with it is told without quoting it where it has
+ * a login: that must not get into a log.
+ */
+function imageNameIn(written: string): string {
+  const { form } = transports.docker;
+  const name = /^\/\/\/?(.*)$/s.exec(written)?.[1];
+  if (name === undefined) throw new Error(`${quote(`docker:${written}`)}: the form is ${form}`);
+  if (/^[^/@]*:[^/@]*@(?!sha\d+:)/.test(name)) {
+    throw new Error("docker://...: a login has no place in a reference; use --username and --password-stdin");
+  }
+  try {
+    parseImageName(name);
+  } catch (cause) {
+    throw new Error(`${quote(`docker:${written}`)}: ${(cause as Error).message}; the form is ${form}`);
+  }
+  return name;
 }
 
 function bare(text: string): BareReference {
@@ -76,11 +97,21 @@ function bare(text: string): BareReference {
   const isPath = /^\.{0,2}\//.test(text) || existsSync(path);
   if (!isPath) {
     throw new Error(
-      `${quote(text)} is no file or folder, and registries are not supported yet: use a path or one of ${sourceForms}`,
+      `${quote(text)} is no file or folder: use a path or one of ${sourceForms}${imageHint(text)}`,
     );
   }
   if (selector === "") throw new Error(`${quote(text)} has an empty tag: the form is PATH:TAG`);
   return { transport: undefined, path, selector, text };
+}
+
+/** What looks like the name of an image is only taken for one where it is said. */
+function imageHint(text: string): string {
+  try {
+    parseImageName(text);
+  } catch {
+    return "";
+  }
+  return `; docker://${text} would be an image in a registry`;
 }
 
 /**

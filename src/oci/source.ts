@@ -2,6 +2,7 @@
 // manifest and the config (digest, size, schema); the bytes of layers are checked by whoever reads them.
 // Everything here is plain data, so that a layer can be handed to a worker thread.
 import type { Digest, SourceDigest } from "../base/digest.js";
+import type { RegistryOptions } from "./registry/options.js";
 
 /** A layer that is a file, or a range of one. */
 export interface FileBytes {
@@ -28,8 +29,19 @@ export interface TreeBytes {
   readonly size: 0;
 }
 
-/** Where the bytes of a layer are. A registry becomes one more kind. */
-export type LayerBytes = FileBytes | EmbeddedBytes | TreeBytes;
+/** A layer that comes over the network: {@link ImageSource.fetch} opens it. */
+export interface RemoteBytes {
+  readonly kind: "remote";
+  readonly digest: SourceDigest;
+  /** As the manifest says; exactly so many bytes come. */
+  readonly size: number;
+  /** Other places of a layer that may not be distributed with its image. */
+  readonly urls: readonly string[];
+  readonly isForeign: boolean;
+}
+
+/** Where the bytes of a layer are. */
+export type LayerBytes = FileBytes | EmbeddedBytes | TreeBytes | RemoteBytes;
 
 /** One layer as the image describes it. */
 export interface LayerSource {
@@ -52,6 +64,12 @@ export interface ImageSource {
   readonly config: Uint8Array | undefined;
   /** Lowest layer first. */
   readonly layers: readonly LayerSource[];
+  /** Registry and repository that the layers come from, for messages; undefined where nothing is remote. */
+  readonly place?: string;
+  /** Opens a remote layer; its bytes are as many as the manifest says, and not checked otherwise. */
+  readonly fetch?: (bytes: RemoteBytes, signal?: AbortSignal) => AsyncIterable<Uint8Array>;
+  /** Ends what the source holds open: connections. */
+  readonly close?: () => Promise<void>;
 }
 
 /** How archives that are compressed as a whole are read; the builder knows the compressions. */
@@ -73,4 +91,8 @@ export interface SourceOptions {
   readonly platform?: string | undefined;
   /** Without it compressed archives are refused. */
   readonly unpacking?: Unpacking | undefined;
+  /** How registries are reached. */
+  readonly registry?: RegistryOptions | undefined;
+  /** Ends requests that are under way. */
+  readonly signal?: AbortSignal | undefined;
 }

@@ -52,21 +52,19 @@ describe("a source reference", () => {
     expect(parseReference(text)).toEqual({ transport: undefined, path, selector, text });
   });
 
-  const registries = "registries are not supported yet";
+  const noFile = "is no file or folder: use a path or one of oci:DIR[:TAG], oci-archive:";
   it.each([
     ["", /^an empty source: use one of oci:DIR/],
-    [
-      "image",
-      `"image" is no file or folder, and ${registries}: use a path or one of oci:DIR[:TAG], oci-archive:`,
-    ],
-    ["debian:12", `"debian:12" is no file or folder, and ${registries}`],
-    ["ghcr.io/a/b@sha256:00", registries],
-    ["docker://debian", `"docker://debian": ${registries}; use one of`],
-    ["docker:///debian", registries],
+    ["image", `"image" ${noFile}`],
+    ["image", /; docker:\/\/image would be an image in a registry$/],
+    ["debian:12", `"debian:12" ${noFile}`],
+    ["ghcr.io/a/b@sha256:00", `"ghcr.io/a/b@sha256:00" ${noFile}`],
+    ["Odd Name", /tar:FILE, docker:\/\/NAME\[:TAG\|@DIGEST\]$/],
+    ["docker:debian", '"docker:debian": the form is docker://NAME[:TAG|@DIGEST]'],
     ["docker-daemon:debian", "images of the docker daemon are not supported; docker save makes"],
     ["containers-storage:x", "podman's store is not supported"],
     ["ocii://dir", /^unknown transport "ocii" in "ocii:\/\/dir": use one of/],
-    ["constructor:x", registries],
+    ["constructor:x", noFile],
     ["oci:", /^"oci:" names no path: the form is oci:DIR\[:TAG\]$/],
     ["oci:dir:", /^"oci:dir:" has an empty tag/],
     ["dir:", /^"dir:" names no path: the form is dir:PATH$/],

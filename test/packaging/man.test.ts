@@ -39,6 +39,7 @@ describe.skipIf(missing !== undefined)(titleOf("man pages", missing), () => {
   it("tell every command, every option and every form of a source", async () => {
     const whole = await shown("imgfs.1");
     const own = new Map([
+      ["build", await shown("imgfs-build.1")],
       ["mount", await shown("imgfs-mount.1")],
       ["run", await shown("imgfs-run.1")],
     ]);
