@@ -30,6 +30,7 @@ export async function serveNative(data: WorkerData, tell: (message: WorkerMessag
       ledger,
       daemonPid: process.pid,
     });
+    const gauges = fileSystem.gauges?.names ?? [];
     const session = mountNative({
       fileSystem,
       request: requestOf({
@@ -42,7 +43,7 @@ export async function serveNative(data: WorkerData, tell: (message: WorkerMessag
       }),
       log,
       counters,
-      onReady: () => tell({ kind: "ready" }),
+      onReady: () => tell({ kind: "ready", gauges }),
     });
     const device = deviceAt(mountpoint);
     tell({ kind: "mounted", fd: session.fd, mountpoint });

@@ -16,8 +16,8 @@ export type WorkerMessage =
    * mountpoint it is somebody else's mount, and only served here.
    */
   | { readonly kind: "mounted"; readonly fd: number; readonly mountpoint?: string }
-  /** The kernel has accepted the connection. */
-  | { readonly kind: "ready" }
+  /** The kernel has accepted the connection. `gauges` are the names of the filesystem's own figures, in order. */
+  | { readonly kind: "ready"; readonly gauges: readonly string[] }
   /** Nothing is mounted. `reason` is one line, `hint` another. */
   | { readonly kind: "refused"; readonly reason: string; readonly hint?: string | undefined }
   | { readonly kind: "ended"; readonly end: SessionEnd };

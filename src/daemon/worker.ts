@@ -43,13 +43,14 @@ async function run({ options, counters, ledger, logFd }: WorkerData): Promise<vo
       });
       tell({ kind: "mounted", fd: channel.fd, mountpoint });
     }
+    const gauges = fileSystem.gauges?.names ?? [];
     const end = serve({
       fileSystem,
       channel,
       log,
       counters,
       readdirplus: options.readdirplus ?? "always",
-      onReady: () => tell({ kind: "ready" }),
+      onReady: () => tell({ kind: "ready", gauges }),
     });
     tell({ kind: "ended", end });
   } catch (cause) {

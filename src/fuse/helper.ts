@@ -4,11 +4,13 @@
 import { workerData } from "node:worker_threads";
 import { Errno } from "../base/errno.js";
 import { signalEventFd } from "../sys/poll.js";
+import { Counters } from "./counters.js";
 import { type HelperData, RUNNING, runAnyJob, STARTING, type Task, type TaskDone } from "./job.js";
 import { createNotifier } from "./notify.js";
 import type { Job, JobResult, RunTask } from "./operations.js";
 
-const { fd, wakeFd, port, running, module } = workerData as HelperData;
+const { fd, wakeFd, port, running, module, counters: memory } = workerData as HelperData;
+const counters = memory === undefined ? undefined : new Counters(memory);
 const notifier = createNotifier(fd);
 const own = module === undefined ? undefined : ((await import(module)) as { readonly runTask: RunTask });
 
@@ -30,7 +32,11 @@ port.on("message", (task: Task) => {
   switch (task.kind) {
     case "job": {
       const result = attempt(task.job);
-      if (task.unique !== 0) notifier.reply(task.unique, result.status);
+      if (task.unique !== 0) {
+        notifier.reply(task.unique, result.status);
+        if (task.timed !== undefined)
+          counters?.answeredLate(task.timed.opcode, task.timed.since, result.status);
+      }
       port.postMessage({ id: task.id, ...result } satisfies TaskDone);
       if (task.unique === 0) signalEventFd(wakeFd);
       break;

@@ -34,6 +34,8 @@ interface Helper {
 export interface PoolOptions {
   /** The module that does the filesystem's own jobs. */
   readonly module?: string | undefined;
+  /** Memory of the Counters that take the requests its threads answer. */
+  readonly counters?: SharedArrayBuffer;
   /** For an owner that lives in its event loop: it is given every result there, and {@link HelperPool.take} nothing. */
   readonly hear?: (result: TaskDone) => void;
   /** Milliseconds after which a thread that does not run is given up. */
@@ -160,7 +162,8 @@ export class HelperPool {
     const { port1, port2 } = new MessageChannel();
     const ready = new Int32Array(new SharedArrayBuffer(4));
     const { fd, wakeFd, more } = this;
-    const data: HelperData = { fd, wakeFd, port: port2, running: ready, module: more.module };
+    const { module, counters } = more;
+    const data: HelperData = { fd, wakeFd, port: port2, running: ready, module, counters };
     try {
       const worker = new Worker(new URL("./helper.js", import.meta.url), {
         workerData: data,

@@ -16,8 +16,14 @@ import type { Job, JobResult, RunTask, Status } from "./operations.js";
 
 /** Session to helper. */
 export type Task =
-  /** Run a job; then reply to `unique` when that is not 0. */
-  | { readonly kind: "job"; readonly id: number; readonly job: Job; readonly unique: number }
+  /** Run a job; then reply to `unique` when that is not 0: a request that `timed` describes. */
+  | {
+      readonly kind: "job";
+      readonly id: number;
+      readonly job: Job;
+      readonly unique: number;
+      readonly timed?: Timed;
+    }
   | {
       readonly kind: "invalidateInode";
       readonly nodeid: number;
@@ -26,6 +32,12 @@ export type Task =
     }
   | { readonly kind: "invalidateEntry"; readonly parent: number; readonly name: Uint8Array }
   | { readonly kind: "stop" };
+
+/** A request and when it came, by the clock of Counters that all threads share. */
+export interface Timed {
+  readonly opcode: number;
+  readonly since: number;
+}
 
 /** Helper to session. */
 export interface TaskDone extends JobResult {
@@ -49,6 +61,8 @@ export interface HelperData {
   readonly running: Int32Array<SharedArrayBuffer>;
   /** The module for the filesystem's own jobs. */
   readonly module: string | undefined;
+  /** Memory of the session's Counters, where requests are answered here. */
+  readonly counters: SharedArrayBuffer | undefined;
 }
 
 const COPY_CHUNK = 1 << 20;

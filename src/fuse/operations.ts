@@ -252,12 +252,21 @@ export interface Features {
   readonly untrusted?: boolean;
 }
 
+/** Figures of what a filesystem keeps in memory, for who watches the mount. Filled in after each request: must be cheap. */
+export interface Gauges {
+  /** At most 16. */
+  readonly names: readonly string[];
+  /** Puts the figures into `cells`, in the order of their names. */
+  fill(cells: Float64Array): void;
+}
+
 /**
  * A filesystem. Operations that are absent answer ENOSYS, which the kernel remembers for the optional ones.
  * Directory offsets are opaque to callers, 0 is the start.
  */
 export interface FileSystem {
   readonly features?: Features;
+  readonly gauges?: Gauges;
   /** URL of a module that does the filesystem's own jobs in helper threads: it exports {@link RunTask}. */
   readonly helperModule?: string | undefined;
   init?(info: ConnectionInfo, services: Services): void;

@@ -10,8 +10,9 @@ import { Errno } from "../base/errno.js";
 import type { Logger } from "../base/log.js";
 import { closeFd } from "../sys/files.js";
 import { clearEventFd, createEventFd, createPoll, type Poll, signalEventFd } from "../sys/poll.js";
+import type { Counters } from "./counters.js";
 import { HelperPool } from "./helpers.js";
-import { runAnyJob, type Task, type TaskDone } from "./job.js";
+import { runAnyJob, type Task, type TaskDone, type Timed } from "./job.js";
 import { createNotifier, type Notifier } from "./notify.js";
 import {
   type Job,
@@ -36,7 +37,17 @@ const START_CHECK = 500;
 interface Saved {
   readonly unique: number;
   readonly message: Uint8Array;
+  /** When it came, by the clock of this thread. */
+  readonly since: number;
 }
+
+/** A request that a helper will answer. */
+interface Offloaded extends Timed {
+  readonly unique: number;
+}
+
+/** Serves a request from its start; `since` is when it came. */
+type Serve = (message: Uint8Array, since: number) => void;
 
 /** One job that holds a key, and the requests to serve again after it, the one that started it first. */
 interface Held {
@@ -50,6 +61,7 @@ export class DeferredServices implements Services {
   readonly wakeFd: number = createEventFd();
   private readonly x: Exchange;
   private readonly log: Logger;
+  private readonly counters: Counters;
   private readonly jobs: HelperPool;
   /** Apart from the jobs, which may take seconds. */
   private readonly shortJobs: HelperPool;
@@ -63,7 +75,7 @@ export class DeferredServices implements Services {
   private readonly byKey = new Map<number, Held>();
   private readonly byId = new Map<number, Held>();
   /** Requests that a helper will answer, by job. */
-  private readonly offloaded = new Map<number, number>();
+  private readonly offloaded = new Map<number, Offloaded>();
   /** Jobs that have ended and whose requests have not been served again. */
   private readonly ended: TaskDone[] = [];
   /** Requests that have no reply yet, true once interrupted. */
@@ -73,10 +85,11 @@ export class DeferredServices implements Services {
   private nextId = 1;
 
   /** `helperModule` is that of the filesystem. */
-  constructor(x: Exchange, fd: number, log: Logger, helperModule?: string) {
+  constructor(x: Exchange, fd: number, log: Logger, counters: Counters, helperModule?: string) {
     this.x = x;
     this.log = log;
-    const own = { module: helperModule };
+    this.counters = counters;
+    const own = { module: helperModule, counters: counters.memory };
     this.jobs = new HelperPool(JOB_THREADS, fd, this.wakeFd, log, own);
     this.shortJobs = new HelperPool(SHORT_JOB_THREADS, fd, this.wakeFd, log, own);
     this.notifications = new HelperPool(1, fd, this.wakeFd, log);
@@ -106,15 +119,16 @@ export class DeferredServices implements Services {
   private runHere(id: number, job: Job): void {
     // The filesystem's own jobs are those of the helpers' module.
     const result: JobResult = job.kind === "own" ? { status: -Errno.EIO } : runAnyJob(job, undefined);
-    const unique = this.offloaded.get(id);
-    if (unique === undefined) {
+    const request = this.offloaded.get(id);
+    if (request === undefined) {
       this.ended.push({ id, ...result });
       signalEventFd(this.wakeFd);
       return;
     }
     this.offloaded.delete(id);
-    this.open.delete(unique);
-    this.notifier.reply(unique, result.status);
+    this.open.delete(request.unique);
+    this.notifier.reply(request.unique, result.status);
+    this.counters.answeredLate(request.opcode, request.since, result.status);
   }
 
   private post(pool: HelperPool, task: Task): boolean {
@@ -126,10 +140,18 @@ export class DeferredServices implements Services {
   offload(q: Request, job: Job): Status {
     this.take();
     const id = this.nextId++;
-    if (!this.post(this.jobs, { kind: "job", id, job, unique: q.unique }))
+    const { unique } = q;
+    const timed = { opcode: this.x.opcode, since: this.counters.shared(this.counters.sinceAtLatest) };
+    // Counted first: the helper may be done before this thread goes on.
+    const isNew = !this.open.has(unique);
+    if (isNew) this.counters.wait(1);
+    if (!this.post(this.jobs, { kind: "job", id, job, unique, timed })) {
+      if (isNew) this.counters.wait(-1);
       return runAnyJob(job, undefined).status;
-    this.offloaded.set(id, q.unique);
-    this.keepOpen(q);
+    }
+    this.offloaded.set(id, { unique, ...timed });
+    if (isNew) this.open.set(unique, false);
+    this.kept = true;
     return SUSPENDED;
   }
 
@@ -193,7 +215,7 @@ export class DeferredServices implements Services {
   }
 
   /** Takes the jobs that have ended, and serves again what has waited for them. Only between two requests. */
-  resume(serve: (message: Uint8Array) => void): void {
+  resume(serve: Serve): void {
     clearEventFd(this.wakeFd);
     this.take();
     for (let result = this.ended.shift(); result !== undefined; result = this.ended.shift()) {
@@ -219,23 +241,23 @@ export class DeferredServices implements Services {
   }
 
   private enqueue(q: Request, held: Held): Status {
-    held.waiting.push({ unique: q.unique, message: this.x.save() });
-    this.keepOpen(q);
-    return SUSPENDED;
-  }
-
-  private keepOpen(q: Request): void {
-    if (!this.open.has(q.unique)) this.open.set(q.unique, false);
+    const { unique } = q;
+    held.waiting.push({ unique, message: this.x.save(), since: this.counters.sinceAtLatest });
+    if (!this.open.has(unique)) {
+      this.open.set(unique, false);
+      this.counters.wait(1);
+    }
     this.kept = true;
+    return SUSPENDED;
   }
 
   private take(): void {
     const taken = (result: TaskDone): void => {
-      const unique = this.offloaded.get(result.id);
-      if (unique === undefined) this.ended.push(result);
+      const request = this.offloaded.get(result.id);
+      if (request === undefined) this.ended.push(result);
       else {
         this.offloaded.delete(result.id);
-        this.open.delete(unique);
+        this.open.delete(request.unique);
       }
     };
     this.jobs.take(taken);
@@ -255,7 +277,7 @@ export class DeferredServices implements Services {
     return held;
   }
 
-  private serveAgain(saved: Saved, after: Held, serve: (message: Uint8Array) => void): void {
+  private serveAgain(saved: Saved, after: Held, serve: Serve): void {
     // One of those served before may hold the key anew: then the rest waits for that, in order.
     const holder = this.byKey.get(after.key);
     if (holder !== undefined) {
@@ -263,7 +285,9 @@ export class DeferredServices implements Services {
       return;
     }
     this.kept = false;
-    serve(saved.message);
-    if (!this.kept) this.open.delete(saved.unique);
+    serve(saved.message, saved.since);
+    if (this.kept) return;
+    this.open.delete(saved.unique);
+    this.counters.wait(-1);
   }
 }

@@ -11,7 +11,7 @@ import type { Channel } from "./channel.js";
 import { Counters } from "./counters.js";
 import { Dispatcher } from "./dispatch.js";
 import { flagNames, type InitOptions, MAX_TRANSFER, negotiate } from "./init.js";
-import type { ConnectionInfo, FileSystem } from "./operations.js";
+import type { ConnectionInfo, FileSystem, Gauges } from "./operations.js";
 import { DeferredServices } from "./services.js";
 import { Exchange } from "./wire.js";
 
@@ -54,6 +54,7 @@ class Session {
   private readonly counters: Counters;
   private readonly dispatcher: Dispatcher;
   private readonly services: DeferredServices;
+  private readonly gauges: Gauges | undefined;
   private destroyed = false;
   private end: SessionEnd | undefined;
 
@@ -62,15 +63,21 @@ class Session {
     this.fd = options.channel.fd;
     this.counters = new Counters(options.counters);
     this.dispatcher = new Dispatcher(this.x, options.fileSystem, this.counters, options.log);
-    this.services = new DeferredServices(this.x, this.fd, options.log, options.fileSystem.helperModule);
+    const { log, fileSystem } = options;
+    this.services = new DeferredServices(this.x, this.fd, log, this.counters, fileSystem.helperModule);
+    this.gauges = fileSystem.gauges;
+    this.counters.own();
   }
 
   run(): SessionEnd {
     const { fd, x, services } = this;
     const { inAddress, inCapacity } = x;
     const poll = createPoll([fd, services.wakeFd]);
-    const serveAgain = (message: Uint8Array): void => {
-      if (x.load(x.restore(message))) this.answer();
+    const serveAgain = (message: Uint8Array, since: number): void => {
+      if (!x.load(x.restore(message))) return;
+      this.counters.begin(x.opcode, since);
+      this.answer();
+      this.counters.rest();
     };
     while (this.end === undefined) {
       if (services.waiting) {
@@ -106,25 +113,31 @@ class Session {
     switch (x.opcode) {
       case Op.INIT:
         this.initialise();
-        return;
+        break;
       case Op.INTERRUPT:
         if (x.bodyLength >= InterruptIn.byteLength) services.interrupt(x.u64(InterruptIn.unique));
-        return;
+        break;
       case Op.NOTIFY_REPLY:
-        return;
+        break;
       case Op.DESTROY:
         this.destroy();
         this.write(x.seal(0));
         this.end = { kind: "unmounted" };
-        return;
+        break;
       default:
         this.answer();
     }
+    this.counters.rest();
   }
 
   private answer(): void {
+    const { counters } = this;
     const reply = this.dispatcher.handle();
-    if (reply > 0 && this.write(reply) === -Errno.ENOENT) this.dispatcher.undo();
+    if (reply > 0) {
+      if (this.write(reply) === -Errno.ENOENT) this.dispatcher.undo();
+      counters.answered(this.x.opcode, counters.since);
+    }
+    this.gauges?.fill(counters.gauges);
   }
 
   private write(length: number): number {
@@ -143,6 +156,7 @@ class Session {
     const written = this.write(this.x.seal(outcome.reply));
     if (outcome.kind === "refused") this.end = { kind: "failed", reason: outcome.reason };
     else if (outcome.kind === "agreed" && written > 0) {
+      this.gauges?.fill(this.counters.gauges);
       log.debug("connected", {
         protocol: `7.${outcome.info.protocolMinor}`,
         flags: flagNames(outcome.info.flags).join(","),

@@ -29,6 +29,11 @@ export class FrameCache {
   private untouched = 0;
   private filling = 0;
   private keys = 0;
+  /** Frames in the cache now; reads of a frame that was there; frames decoded, also ahead of a reader. */
+  held = 0;
+  hits = 0;
+  decoded = 0;
+  readonly limit = SLOTS;
 
   /** The first of `count` numbers that no other call gets: frames of different blobs have different keys. */
   keysFor(count: number): number {
@@ -45,7 +50,9 @@ export class FrameCache {
     else {
       slot = this.last;
       this.unlink(slot);
-      this.owners[slot]?.evicted(this.frames[slot] as number);
+      const former = this.owners[slot];
+      if (former !== undefined) this.held--;
+      former?.evicted(this.frames[slot] as number);
     }
     this.filling++;
     this.owners[slot] = owner;
@@ -55,6 +62,8 @@ export class FrameCache {
 
   publish(slot: number): void {
     this.filling--;
+    this.held++;
+    this.decoded++;
     this.linkFirst(slot);
   }
 
@@ -83,6 +92,7 @@ export class FrameCache {
     }
     this.first = NONE;
     this.last = NONE;
+    this.held = 0;
     this.untouched = 0;
     this.views.length = 0;
     spare.push(this.region);

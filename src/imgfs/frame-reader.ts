@@ -185,6 +185,7 @@ export class FrameReader implements SlotOwner {
   private frame(frame: number): Uint8Array | undefined {
     const slot = this.slots[frame] as number;
     if (slot !== NONE && this.filling[frame] === 0) {
+      this.cache.hits++;
       this.cache.touch(slot);
       return this.cache.bytes(slot);
     }
@@ -196,6 +197,7 @@ export class FrameReader implements SlotOwner {
     if (own === NONE) {
       this.scratch ??= new Uint8Array(FRAME);
       this.decode(frame, place, this.scratch);
+      this.cache.decoded++;
       return this.scratch;
     }
     const bytes = this.cache.bytes(own);

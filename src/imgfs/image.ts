@@ -44,6 +44,17 @@ export interface ReadTarget {
   start: number;
 }
 
+/** Figures of a cache of decoded frames. */
+export interface FrameCounts {
+  /** Frames in it, and at most. */
+  readonly held: number;
+  readonly limit: number;
+  /** Reads of a frame that was in it. */
+  readonly hits: number;
+  /** Frames decoded, also ahead of a reader. */
+  readonly decoded: number;
+}
+
 export class Image extends TreeReader {
   readonly kind: "layer" | "index";
   readonly rootDigest: Digest;
@@ -236,6 +247,12 @@ export class Image extends TreeReader {
   /** Whether {@link prepare} may find something to do, so that it is worth calling. */
   get prepares(): boolean {
     return this.verifier !== undefined || this.codec.name !== "none" || this.blobs.some(isCompressed);
+  }
+
+  /** The cache of decoded frames; undefined where nothing is compressed. */
+  get frames(): FrameCounts | undefined {
+    const compressed = this.codec.name !== "none" || this.blobs.some(isCompressed);
+    return compressed ? this.cache : undefined;
   }
 
   /** URL of the module whose runTask does in other threads what {@link prepare} and {@link copyTask} give. */

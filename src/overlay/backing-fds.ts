@@ -11,12 +11,18 @@ import { backingType, type Node } from "./inode-table.js";
 
 export class BackingFds {
   private readonly ring: Node[] = [];
-  private readonly capacity: number;
+  /** How many are kept beside those in use. */
+  readonly capacity: number;
   private hand = 0;
 
   /** `capacity` bounds what is kept beside open files. */
   constructor(capacity: number) {
     this.capacity = capacity;
+  }
+
+  /** Descriptors open now. */
+  get open(): number {
+    return this.ring.length;
   }
 
   /** The descriptor of a directory, a file (read and write) or, by O_PATH, anything else. Throws FsError. */

@@ -4,6 +4,7 @@
 import { type Name, nameOf } from "../base/bytes.js";
 import type { Digest } from "../base/digest.js";
 import type { Attr } from "../fuse/operations.js";
+import type { FrameCounts } from "../imgfs/image.js";
 import type { Xattr } from "../imgfs/tree.js";
 import type { Elsewhere, Task } from "../imgfs/work.js";
 import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from "../sys/stat.js";
@@ -53,6 +54,8 @@ export interface LowerTree {
   prepare?(row: number, offset: number, length: number, elsewhere: Elsewhere): number;
   /** The copy of a file's first bytes to a descriptor as work for the helper module; undefined when it is not one. */
   copyTask?(row: number, size: number, to: number, sync: boolean): Task | undefined;
+  /** Figures of the cache of decoded frames, where there is one. */
+  readonly frames?: FrameCounts | undefined;
   /** Does such work in helper threads. */
   readonly helperModule?: string | undefined;
   /** Bytes of a file that are data, not holes. */

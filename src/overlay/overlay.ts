@@ -13,6 +13,7 @@ import { BackingFds } from "./backing-fds.js";
 import { create, mkdir, mknod, symlink } from "./create.js";
 import { fault } from "./fault.js";
 import { copyFileRange, fallocate, fsync, lseek, open, read, release, syncfs, write } from "./file-io.js";
+import { overlayGauges } from "./gauges.js";
 import { isDots, lookupDots } from "./handles.js";
 import { lowerNamesLeft } from "./hard-links.js";
 import type { OwnerMap } from "./id-map.js";
@@ -101,6 +102,7 @@ export function createOverlay(options: OverlayOptions): FileSystem {
   return {
     // In a user namespace, and for ordinary users, the kernel sees to it.
     features: { posixAcl: true, export: true, untrusted: keepsSetuid && upper?.overrides.all === true },
+    gauges: overlayGauges(m),
     helperModule: options.image.helperModule,
     init(_info, services) {
       m.services = services;

@@ -145,6 +145,7 @@ class Session {
     this.options = options;
     this.x = new NativeExchange(options.fileSystem);
     this.counters = new Counters(options.counters);
+    this.counters.own();
     this.services = new NativeServices(options.log);
     this.state = Buffer.alloc(addon.sizeof_fuse_thread_t);
   }
@@ -200,25 +201,39 @@ class Session {
       log.error("unexpected error at the start", { error });
     }
     this.addon["fuse_native_signal_init"]?.(thread, 0);
+    fileSystem.gauges?.fill(this.counters.gauges);
+    this.counters.rest();
     onReady(info);
   }
 
   private handler(row: Row): NativeHandler {
     const { x, services, counters } = this;
+    const { fileSystem } = this.options;
     const signal = this.addon[`fuse_native_signal_${row.name}`];
     return (thread, _opcode, ...args) => {
       const all = args as unknown as Arguments;
       const unique = ++this.unique;
       counters.request(row.opcode);
+      const { since } = counters;
+      let waits = false;
       const attempt: Attempt = {
         run: () => {
           services.current = attempt;
           x.request.unique = unique;
+          counters.begin(row.opcode, since);
           const status = this.attempt(row, all, thread);
           if (status !== SUSPENDED) attempt.answer(status);
+          else if (!waits) {
+            waits = true;
+            counters.wait(1);
+          }
+          fileSystem.gauges?.fill(counters.gauges);
+          counters.rest();
         },
         answer: (status) => {
           if (status < 0) counters.error(row.opcode);
+          counters.answered(row.opcode, since);
+          if (waits) counters.wait(-1);
           signal?.(thread, status, ...resultsOf(x, row.gives, status, all[row.buffer] as unknown as Buffer));
         },
       };
