@@ -93,6 +93,11 @@ export function errnoText(code: string): string {
   return words[code] ?? code;
 }
 
+/** The errno name that a system error of Node's carries; EIO for what is none. */
+export function codeOf(cause: unknown): string {
+  return cause instanceof Error && "code" in cause ? String(cause.code) : "EIO";
+}
+
 /** A failure that has an errno: `code` is its name, `errno` the positive Linux number. */
 export class FsError extends Error {
   readonly code: string;

@@ -1,7 +1,7 @@
 // Data goes to stdout, everything else to stderr. With --json a result is one JSON object with a schemaVersion.
 import { writeSync } from "node:fs";
 
-const schemaVersion = 1;
+export const schemaVersion = 1;
 
 /** The reader of stdout has gone: nothing is left to do, and that is no failure. */
 export class ClosedPipe extends Error {}

@@ -5,7 +5,7 @@ import { type IdRange, parseIdMap } from "../daemon/id-maps.js";
 import type { MountOptions } from "../daemon/options.js";
 import { exitCodeHelp, messageOf } from "./failure.js";
 import { print, printError } from "./output.js";
-import { addQuotaOptions } from "./quota-options.js";
+import { addQuotaOptions, inodes, size } from "./quota-options.js";
 import { version } from "./version.js";
 
 /** Options that every command takes. */
@@ -207,6 +207,33 @@ export function program(startMount: StartMount): Command {
     );
 
   root
+    .command("quota")
+    .argument("<mountpoint>", "where it is mounted", path)
+    .description("show what a running mount has used of its quota, or set its limits")
+    .option("--set <size>", "limit its bytes from now on: bytes, or K, M, G, T of 1024; or unlimited", size)
+    .option("--set-inodes <n>", "limit its inodes from now on, or unlimited", inodes)
+    .option("--json", "print the result as JSON")
+    .action(async (mountpoint, _, command) =>
+      (await import("./quota.js")).quota(mountpoint, command.optsWithGlobals()),
+    );
+
+  const status = root
+    .command("status")
+    .argument("<mountpoint>", "where it is mounted", path)
+    .description("show what a running mount does: requests, latencies, caches, quota")
+    .option("--watch [seconds]", "again and again, every 2 seconds unless given (--watch=SECONDS)", seconds)
+    .option("--json", "print the result as JSON, with --watch one object a line")
+    .action(async (mountpoint, _, command) =>
+      (await import("./status.js")).status(mountpoint, command.optsWithGlobals()),
+    );
+  // A word that follows is the mountpoint, not seconds.
+  const parseWords = status.parseOptions.bind(status);
+  status.parseOptions = (words) => {
+    const end = words.includes("--") ? words.indexOf("--") : words.length;
+    return parseWords(words.map((word, i) => (word === "--watch" && i < end ? "--watch=2" : word)));
+  };
+
+  root
     .command("inspect")
     .argument("<image>", "image folder, index, layer blob or flattened file", path)
     .description("print what an index, blob or flattened file says of itself")
@@ -342,6 +369,13 @@ MOUNTPOINT /dev/fd/N is /dev/fuse, opened and mounted by the caller.`;
 const runHelp = `
 Exit codes: the command's own, 128 and the signal's number where a signal ended it, 125 where imgfs failed,
 126 where the command cannot be run, 127 where it is not there.`;
+
+/** From a tenth of a second to a day. */
+function seconds(text: string): number {
+  const count = /^\d{1,5}(\.\d{1,3})?$/.test(text) ? Number(text) : 0;
+  if (count < 0.1 || count > 86_400) throw new InvalidArgumentError("not a number of seconds, 0.1 to 86400.");
+  return count;
+}
 
 function positiveInteger(text: string): number {
   if (!/^[1-9][0-9]{0,5}$/.test(text)) throw new InvalidArgumentError("not a positive whole number.");

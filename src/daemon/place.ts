@@ -1,40 +1,15 @@
 // Checks of the mountpoint and of the folders around it, before anything is mounted. Each refusal is one line that
 // names the object. A dead mount of ours at the mountpoint is taken away first.
-import { lstatSync, readlinkSync, realpathSync, statSync } from "node:fs";
-import { basename, dirname, join, resolve, sep } from "node:path";
+import { realpathSync, statSync } from "node:fs";
+import { basename, dirname, join, sep } from "node:path";
 import { displayName, type Name, nameFromText } from "../base/bytes.js";
-import { errnoName, errnoText } from "../base/errno.js";
+import { codeOf, errnoName, errnoText } from "../base/errno.js";
 import { MOUNT_TYPE } from "../fuse/channel.js";
 import { takeAway } from "../fuse/take-away.js";
 import { type MountEntry, mountAtPath, readMounts } from "../sys/mountinfo.js";
 import { MountFailure, type MountOptions } from "./options.js";
 import { probeMount } from "./probe.js";
-
-const LINK_LIMIT = 40;
-
-function codeOf(cause: unknown): string {
-  return cause instanceof Error && "code" in cause ? String(cause.code) : "EIO";
-}
-
-/**
- * The absolute path behind `path` without asking the object itself for anything: it may be a mount whose process is
- * dead or hangs. Throws MountFailure naming `path`.
- */
-export function resolveTarget(path: string, mounts: readonly MountEntry[]): string {
-  let at = resolve(path);
-  try {
-    for (let i = 0; i < LINK_LIMIT; i++) {
-      if (at === sep) return at;
-      at = join(realpathSync.native(dirname(at)), basename(at));
-      if (mountAtPath(mounts, nameFromText(at)) !== undefined) return at;
-      if (!lstatSync(at).isSymbolicLink()) return at;
-      at = resolve(dirname(at), readlinkSync(at));
-    }
-  } catch (cause) {
-    throw new MountFailure(`${path}: ${errnoText(codeOf(cause))}`);
-  }
-  throw new MountFailure(`${path}: ${errnoText("ELOOP")}`);
-}
+import { resolveTarget } from "./target.js";
 
 function isWithin(inner: string, outer: string): boolean {
   return inner === outer || inner.startsWith(outer.endsWith(sep) ? outer : outer + sep);

@@ -9,6 +9,7 @@ import { createLogger, type Logger } from "../base/log.js";
 import { Counters, createCounterMemory, formatCounters } from "../fuse/counters.js";
 import type { SessionEnd } from "../fuse/session.js";
 import { createLedgerMemory } from "../quota/ledger.js";
+import { MountControl } from "./mount-control.js";
 import { MountFailure, type MountOptions, oneLine } from "./options.js";
 import type { WorkerData, WorkerMessage } from "./protocol.js";
 import { ServingThread } from "./thread.js";
@@ -92,7 +93,10 @@ class MountProcess {
   private readonly log: Logger;
   private readonly counterMemory = createCounterMemory();
   private readonly ledgerMemory = createLedgerMemory();
+  private readonly control: MountControl;
   private readonly outcome: Outcome = { ready: false };
+  /** What a live mount gets when whoever waits for it has been told. */
+  private prepared: Promise<unknown> | undefined;
   private stopping = false;
   private onRefused: (() => void) | undefined;
 
@@ -101,6 +105,7 @@ class MountProcess {
     this.hooks = hooks;
     this.logFd = logFd;
     this.log = createLogger({ level: options.logLevel, format: options.logFormat, fd: logFd });
+    this.control = new MountControl(options, this.log, this.counterMemory, this.ledgerMemory);
   }
 
   async run(thread: ServingThread): Promise<number> {
@@ -117,6 +122,7 @@ class MountProcess {
         ledger: this.ledgerMemory,
         logFd: this.logFd,
       };
+      this.control.prepare();
       const refused = new Promise<undefined>((done) => {
         this.onRefused = () => done(undefined);
       });
@@ -126,8 +132,10 @@ class MountProcess {
           : thread.serve(data, (message) => this.hear(message));
       // A thread that asked a hung mount for its process may never end; there is nothing of it to take down.
       this.outcome.crash = await Promise.race([served, refused]);
+      await this.prepared;
       await this.takeDown();
     } finally {
+      this.control.close();
       for (const signal of stopSignals) process.off(signal, onSignal);
       process.off("SIGUSR1", onStats);
     }
@@ -158,7 +166,10 @@ class MountProcess {
           this.stopping = true;
           void this.unmount();
         }
-        void this.prepareEnd();
+        this.prepared = Promise.allSettled([
+          this.control.open(outcome.mounted?.mountpoint, message.gauges),
+          this.prepareEnd(),
+        ]);
         break;
       case "refused":
         outcome.refused = message.reason;
@@ -169,6 +180,12 @@ class MountProcess {
         outcome.end = message.end;
         break;
     }
+  }
+
+  /** The process ends without its mount's end. */
+  private abandon(exitCode: number, failure?: MountFailure): void {
+    this.control.close();
+    this.hooks.onAbandon(exitCode, failure);
   }
 
   /** Loads what the end needs while the files are sure to be there: the package may be replaced under a live mount. */
@@ -184,7 +201,7 @@ class MountProcess {
   private async stop(signal: NodeJS.Signals): Promise<void> {
     if (this.stopping && signal === "SIGINT") {
       await this.detach();
-      this.hooks.onAbandon(INTERRUPTED_TWICE);
+      this.abandon(INTERRUPTED_TWICE);
       return;
     }
     this.stopping = true;
@@ -220,11 +237,11 @@ class MountProcess {
     if (this.options.pidFile !== undefined) removePidFile(this.options.pidFile);
     const { refused } = this.outcome;
     if (refused !== undefined) {
-      this.hooks.onAbandon(1, new MountFailure(`mount ${this.options.mountpoint}: ${refused}`));
+      this.abandon(1, new MountFailure(`mount ${this.options.mountpoint}: ${refused}`));
       return;
     }
     this.log.warn("stopped; the mount stays dead until whoever opened it unmounts it");
-    this.hooks.onAbandon(0);
+    this.abandon(0);
   }
 
   /** The mountpoint, while a mount of ours is on top there. */

@@ -7,8 +7,9 @@ import { type TakenAway, takeAway } from "../fuse/take-away.js";
 import { readMounts } from "../sys/mountinfo.js";
 import { processStartTime } from "../sys/process-time.js";
 import { MountFailure } from "./options.js";
-import { isOurs, resolveTarget } from "./place.js";
+import { isOurs } from "./place.js";
 import { type ProbeAnswer, probeMount } from "./probe.js";
+import { resolveTarget } from "./target.js";
 
 /** How long a process may take to end after its mount is gone, in milliseconds. */
 const END_LIMIT = 60_000;

@@ -11,6 +11,8 @@ export interface MountEntry {
   /** With subtype: `fuse.imgfs`. */
   readonly type: string;
   readonly source: Name;
+  /** Of a FUSE mount, the user who made it, as the user namespace that it was made in has it. */
+  readonly userId: number | undefined;
 }
 
 function decodePath(text: string): Name {
@@ -32,6 +34,7 @@ function parseMounts(bytes: Uint8Array): MountEntry[] {
     const [id, , device, , mountpoint] = fields;
     const type = fields[dash + 1];
     const source = fields[dash + 2];
+    const userId = /(?:^|,)user_id=(\d+)/.exec(fields[dash + 3] ?? "")?.[1];
     if (dash < 0 || !id || !device || !mountpoint || type === undefined || source === undefined) return [];
     return [
       {
@@ -40,6 +43,7 @@ function parseMounts(bytes: Uint8Array): MountEntry[] {
         mountpoint: decodePath(mountpoint),
         type,
         source: decodePath(source),
+        userId: userId === undefined ? undefined : Number(userId),
       },
     ];
   });

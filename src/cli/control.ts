@@ -1,0 +1,38 @@
+// What the commands that ask a running mount have in common.
+import { type ControlConnection, ControlRefused, openControl } from "../daemon/control-client.js";
+import { MountFailure } from "../daemon/options.js";
+import { ExitCode, Failure } from "./failure.js";
+
+/** Runs `call` with a connection to the mount's process, and puts what is refused into one line. */
+export async function withControl<T>(
+  name: string,
+  mountpoint: string,
+  call: (control: ControlConnection) => Promise<T>,
+): Promise<T> {
+  let control: ControlConnection | undefined;
+  try {
+    control = await openControl(mountpoint);
+    return await call(control);
+  } catch (cause) {
+    if (control === undefined) {
+      // It may be that a thread still waits for a mount that hangs.
+      const { leaveSoon } = await import("./leave.js");
+      leaveSoon();
+    }
+    if (cause instanceof MountFailure) throw new Failure(cause.exitCode, `${name}: ${cause.message}`);
+    if (cause instanceof ControlRefused) {
+      throw new Failure(
+        ExitCode.failure,
+        `${name}: ${control?.hello.mountpoint ?? mountpoint}: ${cause.message}`,
+      );
+    }
+    throw cause;
+  } finally {
+    control?.close();
+  }
+}
+
+/** The failure of a command whose mount has gone while it was asked. */
+export function mountEnded(name: string, mountpoint: string): Failure {
+  return new Failure(ExitCode.failure, `${name}: ${mountpoint}: the mount has ended`);
+}
