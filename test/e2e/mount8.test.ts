@@ -101,7 +101,7 @@ END
     const outcome = await tell(`
       try() { code=0; "$@" || code=$?; echo $code; }
       for type in imgfs fuse.imgfs fuse3.imgfs; do
-        try mount -t $type "$image" a -o quota=1G
+        try mount -t $type "$image" a -o shards=1G
         try mount -t $type "$image" a -o remount,ro
         try mount -t $type "$image" a -o upper
         try mount -t $type "$folder/none" a
@@ -109,11 +109,11 @@ END
       done
       try mount -t imgfs "$image" a -f; shown a
       try mount -t imgfs "$folder/none" a -f
-      try mount -t imgfs "$image" a -s -o quota=1G; umount a
+      try mount -t imgfs "$image" a -s -o shards=1G; umount a
       try mount.imgfs "$image"
       try mount.imgfs "$image" a -x
       try mount.imgfs "$image" a -nvo; try mount.imgfs "$image" a -nvoro -t imgfs.other; shown a; umount a
-      try imgfs mount "$image" a -o quota=1G
+      try imgfs mount "$image" a -o shards=1G
       try imgfs xyzzy a
     `);
     const [one, usage, place] = [
@@ -126,7 +126,7 @@ END
     expect(outcome.stdout).toMatch(/\n2\n2\n$/);
     const lines = outcome.stderr.trimEnd().split("\n");
     expect(lines.filter((line) => !/^(imgfs|hint): /.test(line))).toEqual([]);
-    expect(lines.filter((line) => line === "imgfs: mount: -o: unknown option quota")).toHaveLength(4);
+    expect(lines.filter((line) => line === "imgfs: mount: -o: unknown option shards")).toHaveLength(4);
     expect(outcome.stderr).toContain(
       "imgfs: mount: -o: remount is not supported: unmount, then mount again\n",
     );
