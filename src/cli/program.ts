@@ -294,6 +294,16 @@ export function program(startMount: StartMount): Command {
     );
 
   root
+    .command("du")
+    .argument("<upper>", "upper directory; a mount may be using it", path)
+    .description("print what an upper directory costs as a quota counts it, the largest directories first")
+    .option("--work <dir>", "its work directory (default: UPPER.work)", path)
+    .option("--top <n>", "directories listed (default: 20)", positiveInteger)
+    .option("--all", "list every directory that costs anything")
+    .option("--json", "print the result as JSON")
+    .action(async (upper, _, command) => (await import("./du.js")).du(upper, command.optsWithGlobals()));
+
+  root
     .command("completion")
     .addArgument(new Argument("<shell>", "which shell the script is for").choices(["bash", "zsh", "fish"]))
     .description("print a script by which a shell completes commands, options and paths")

@@ -77,20 +77,27 @@ export function finishLeaving(m: WritableState, leaving: Leaving): Stat {
   return stat;
 }
 
-/** Does what a crash has left to do in the directory open at `fd`, which has the mark. */
-export function completeLeaving(m: WritableState, fd: number): void {
+/** The whiteout that is to become a device in the directory open at `fd`, and whose that is; undefined for none. */
+export function leavingIn(fd: number): { uid: number; gid: number; name: Buffer } | undefined {
   const value = readXattrFd(fd, leavesKey);
   const match =
     typeof value === "number" ? null : /^(\d{1,10}):(\d{1,10}):(.+)$/s.exec(value.toString("latin1"));
-  const name = match === null ? undefined : bytesOf(match[3] as never);
+  return match === null
+    ? undefined
+    : { uid: Number(match[1]), gid: Number(match[2]), name: bytesOf(match[3] as never) };
+}
+
+/** Does what a crash has left to do in the directory open at `fd`, which has the mark. */
+export function completeLeaving(m: WritableState, fd: number): void {
+  const leaving = leavingIn(fd);
   const stat = emptyStat();
   if (
-    match !== null &&
-    name !== undefined &&
-    statAt(fd, name, stat) === 0 &&
-    isWhiteout(fd, name, stat, true)
+    leaving !== undefined &&
+    statAt(fd, leaving.name, stat) === 0 &&
+    isWhiteout(fd, leaving.name, stat, true)
   ) {
-    const staged = stageDevice(m, fd, Number(match[1]), Number(match[2]));
+    const { uid, gid, name } = leaving;
+    const staged = stageDevice(m, fd, uid, gid);
     const renamed = fault("leave.device") || renameAt(m.upper.temporaryFd, staged.name, fd, name);
     closeFd(staged.fd);
     if (renamed < 0) {

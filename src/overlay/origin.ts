@@ -9,7 +9,14 @@ import { Errno } from "../base/errno.js";
 import { linkAt, unlinkAt } from "../sys/files.js";
 import { usesTrusted } from "../sys/process.js";
 import { S_IFMT, S_IFREG, type Stat } from "../sys/stat.js";
-import { getXattrAt, readXattrAt, removeXattrFd, writeXattrFd } from "../sys/xattr.js";
+import {
+  getXattrAt,
+  getXattrFd,
+  readXattrAt,
+  readXattrFd,
+  removeXattrFd,
+  writeXattrFd,
+} from "../sys/xattr.js";
 import { fault } from "./fault.js";
 import type { Node } from "./inode-table.js";
 import type { Lower } from "./lower.js";
@@ -100,6 +107,15 @@ function parseOrigin(m: OverlayState, directoryFd: number, name: Uint8Array, sta
   // Without the mark the kernel's overlayfs has copied the data since.
   const marked = !usesTrusted || getXattrAt(directoryFd, name, trustedMetacopy, 0, 0) >= 0;
   return { row, dataRow: marked ? row : -1 };
+}
+
+/** Whether the file open at `fd`, which has an origin, says that it is a copy of the metadata alone. */
+export function lacksData(fd: number): boolean {
+  const value = readXattrFd(fd, originXattr);
+  if (typeof value === "number") return false;
+  const text = value.toString("latin1");
+  if (text.endsWith(METADATA_ONLY)) return true;
+  return text.endsWith(METACOPY) && (!usesTrusted || getXattrFd(fd, trustedMetacopy, 0, 0) >= 0);
 }
 
 function validRow(m: OverlayState, row: number, stat: Stat): number {

@@ -47,6 +47,23 @@ export function resolveRedirect(lower: Lower, { own, path }: Redirect, parentRow
 }
 
 /**
+ * The image directory that is merged with the upper directory `name` with these marks, in one merged with `parentRow`; -1 for
+ * none.
+ */
+export function mergedBelow(
+  lower: Lower,
+  parentRow: number,
+  name: Uint8Array,
+  { opaque, redirect }: { readonly opaque: boolean; readonly redirect: Redirect | undefined },
+): number {
+  if (opaque) return -1;
+  if (redirect !== undefined) return resolveRedirect(lower, redirect, parentRow);
+  if (parentRow < 0) return -1;
+  const row = lower.find(parentRow, name, 0, name.length);
+  return row >= 0 && lower.isDirectory(row) ? row : -1;
+}
+
+/**
  * The image row at a path: from the root, or a name beside what would be merged, in `parentRow`. -1 when there is none.
  */
 export function resolvePath(lower: Lower, path: Buffer, parentRow: number): number {

@@ -14,10 +14,10 @@ import { nameKey } from "./lower.js";
 import { foreignDataRow, mayLackData } from "./metacopy.js";
 import { indexName, type Origin, readIndexedOrigin, readOrigin } from "./origin.js";
 import { applyOverride, type Override, readOverride } from "./override.js";
-import { resolveRedirect } from "./redirect.js";
+import { mergedBelow } from "./redirect.js";
 import type { OverlayState, WritableState } from "./state.js";
 import type { Upper } from "./upper.js";
-import { type DirectoryMarks, isWhiteout, mayHoldXattrWhiteouts, readMarks } from "./whiteout.js";
+import { isWhiteout, mayHoldXattrWhiteouts, readMarks } from "./whiteout.js";
 
 export const NAME_MAX = 255;
 
@@ -163,14 +163,8 @@ function originOf(m: OverlayState, directory: Node, name: Uint8Array, stat: Stat
   return dataRow < 0 ? origin : { ...origin, dataRow };
 }
 
-/** The lower directory that an upper directory is merged with, or -1. */
-function mergedRow(m: OverlayState, directory: Node, name: Uint8Array, marks: DirectoryMarks): number {
-  const part = directory.directory as DirectoryPart;
-  if (marks.opaque) return -1;
-  if (marks.redirect !== undefined) return resolveRedirect(m.lower, marks.redirect, part.lowerRow);
-  if (part.lowerRow < 0) return -1;
-  const row = m.lower.find(part.lowerRow, name, 0, name.length);
-  return row >= 0 && m.lower.isDirectory(row) ? row : -1;
+function lowerRowOf(directory: Node): number {
+  return (directory.directory as DirectoryPart).lowerRow;
 }
 
 function adoptDirectory(m: OverlayState, directory: Node, name: Uint8Array, stat: Stat): Node {
@@ -181,7 +175,7 @@ function adoptDirectory(m: OverlayState, directory: Node, name: Uint8Array, stat
   const marks = readMarks(fd);
   if (marks.leaves) completeLeaving(m as WritableState, fd);
   const override = overrideOf(m, fd, noName, stat);
-  let row = mergedRow(m, directory, name, marks);
+  let row = mergedBelow(m.lower, lowerRowOf(directory), name, marks);
   const claimed = row >= 0 && m.inodes.get(row + 1) === undefined;
   // Two directories with one directory of the image below would share what is in it: the second goes without.
   if (marks.redirect !== undefined && row >= 0 && !claimed) {
@@ -226,7 +220,7 @@ export function inoOf(m: OverlayState, directory: Node, name: Uint8Array): numbe
   const { ino } = stat;
   const fd = openAt(directoryFd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
   if (fd < 0) return upperIno(ino);
-  const row = mergedRow(m, directory, name, readMarks(fd));
+  const row = mergedBelow(m.lower, lowerRowOf(directory), name, readMarks(fd));
   closeFd(fd);
   return row >= 0 && m.inodes.get(row + 1) === undefined ? row + 1 : upperIno(ino);
 }

@@ -66,7 +66,7 @@ export function surveyUpper(upper: Upper, lower: Lower, foreign: boolean, log: L
 }
 
 /** True for an upper that the kernel's overlayfs has had: it gives its root an identity (ovl_init_uuid_xattr, Linux 6.6). */
-function isKernels(rootFd: number): boolean {
+export function isKernels(rootFd: number): boolean {
   return kernelMarks.some((mark) => getXattrFd(rootFd, mark, 0, 0) >= 0);
 }
 

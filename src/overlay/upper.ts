@@ -4,6 +4,7 @@
 //   WORK/tmp/        what is being made; emptied at mount
 //   WORK/index/ROW   hard links to objects that came from image row ROW (see origin.ts)
 //   WORK/moved/ROW   image directories that were moved (see moved.ts)
+//   WORK/usage       what the upper costs, between a clean end and the next mount (quota/usage-file.ts)
 //   WORK/rename      what a rename that takes two steps is about to do (see swap.ts)
 // The upper's root carries user.imgfs.upper (that identity) and, from the first copy-up on, user.imgfs.tree (the image).
 // Invariant: one process holds both directories, by flock, until it ends.
@@ -274,15 +275,27 @@ function readTree(options: UpperOptions, rootFd: number): string | undefined {
 const formatFile = Buffer.from("format");
 const newFormatFile = Buffer.from("format.new");
 
-/** True when the workdir serves this upper; else what another upper left in it is dropped. */
-function clearWork(path: string, workFd: number, identity: string): boolean {
+/** The layout of a workdir and the identity of the upper that it serves; undefined where nothing says. */
+function readFormat(workFd: number): (string | undefined)[] | undefined {
   const memory = allocatePages(4096);
   const fd = openAt(workFd, formatFile, O_RDONLY | O_NOFOLLOW);
-  if (fd >= 0) {
-    const length = pread(fd, memory.address, 256, 0);
-    closeFd(fd);
-    const text = Buffer.from(memory.bytes.subarray(0, Math.max(0, length))).toString();
-    const [layout, serves] = split(text);
+  if (fd < 0) return undefined;
+  const length = pread(fd, memory.address, 256, 0);
+  closeFd(fd);
+  return split(Buffer.from(memory.bytes.subarray(0, Math.max(0, length))).toString());
+}
+
+/** The identity of the upper that the workdir open at `workFd` serves; undefined for none, or another layout. */
+export function servedBy(workFd: number): string | undefined {
+  const [layout, serves] = readFormat(workFd) ?? [];
+  return layout === LAYOUT ? serves : undefined;
+}
+
+/** True when the workdir serves this upper; else what another upper left in it is dropped. */
+function clearWork(path: string, workFd: number, identity: string): boolean {
+  const format = readFormat(workFd);
+  if (format !== undefined) {
+    const [layout, serves] = format;
     if (layout !== LAYOUT) {
       throw new Error(`work directory ${path} has a layout this version does not know: ${layout}`);
     }
@@ -294,7 +307,7 @@ function clearWork(path: string, workFd: number, identity: string): boolean {
     check(fault("setup.drop"), `work directory ${path}`);
     remove(workFd, formatFile);
   }
-  for (const name of ["index", "moved", "rename"]) {
+  for (const name of ["index", "moved", "rename", "usage"]) {
     check(fault("setup.drop"), `work directory ${path}`);
     remove(workFd, Buffer.from(name));
   }
@@ -328,7 +341,7 @@ function subdirectory(workFd: number, name: string, path: string, opened: number
 }
 
 /** What the hard-link index holds. */
-function readIndex(indexFd: number): Pick<Upper, "index" | "indexRows" | "lonely"> {
+export function readIndex(indexFd: number): Pick<Upper, "index" | "indexRows" | "lonely"> {
   const lonely: number[] = [];
   const index = new Map<number, number>();
   const indexRows = new Map<number, number>();

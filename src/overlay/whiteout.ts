@@ -31,6 +31,8 @@ const opaqueMarks = new Map(
 );
 const userWhiteout = Buffer.from("user.overlay.whiteout");
 const trustedWhiteout = Buffer.from("trusted.overlay.whiteout");
+/** Marks of files that stand for the absence of their names. */
+export const whiteoutMarks: readonly string[] = [userWhiteout, trustedWhiteout].map(String);
 /** In an opaque directory, whose mark has no room for it: it may hold whiteouts in xattr form all the same. */
 const whiteoutsMark = Buffer.from("user.imgfs.whiteouts");
 const impureMark = Buffer.from("user.imgfs.impure");
@@ -85,17 +87,20 @@ export interface DirectoryMarks {
   redirect: Redirect | undefined;
 }
 
+/** Those of a directory without xattrs. */
+export const plainMarks: Readonly<DirectoryMarks> = {
+  opaque: false,
+  xattrWhiteouts: false,
+  leaves: false,
+  impure: false,
+  copied: false,
+  defaultAcl: false,
+  redirect: undefined,
+};
+
 /** Reads the marks of the directory open at `fd`. */
 export function readMarks(fd: number): DirectoryMarks {
-  const marks: DirectoryMarks = {
-    opaque: false,
-    xattrWhiteouts: false,
-    leaves: false,
-    impure: false,
-    copied: false,
-    defaultAcl: false,
-    redirect: undefined,
-  };
+  const marks: DirectoryMarks = { ...plainMarks };
   const list = readXattrNamesFd(fd);
   if (typeof list === "number" || list.length === 0) return marks;
   const names = list.toString("latin1").split("\0");

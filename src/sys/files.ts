@@ -11,6 +11,7 @@ export const { O_RDONLY, O_WRONLY, O_RDWR, O_CREAT, O_EXCL, O_TRUNC, O_APPEND, O
   constants;
 export const O_ACCMODE = 3;
 export const O_CLOEXEC = 0o2000000;
+export const { O_NONBLOCK } = constants;
 export const O_PATH = 0o10000000;
 export const O_NOATIME = 0o1000000;
 export const O_TMPFILE = 0o20000000 | O_DIRECTORY;

@@ -1,0 +1,397 @@
+// What an upper directory costs (xattr-cost.ts and file-blocks.ts say what of each object): one walk of it, and of what
+// WORK/index alone holds. A mount counts by it after an end that was not clean, and `imgfs du` always.
+// Invariants: an object counts once, at the first of its names that is met; whatever is opened is opened by one name in
+// its directory, O_NOFOLLOW, and directories on another filesystem are not entered, so nothing leads out; however deep
+// the tree, few descriptors are open. What needs a call to be known is asked for only where marks leave it possible.
+import { displayName } from "../../base/bytes.js";
+import { Errno, errnoName, errnoText } from "../../base/errno.js";
+import { BLOCK, blocksOf } from "../../quota/blocks.js";
+import type { Usage } from "../../quota/ledger.js";
+import { endOf, noRanges } from "../../quota/ranges.js";
+import {
+  closeFd,
+  noName,
+  O_DIRECTORY,
+  O_NOATIME,
+  O_NOFOLLOW,
+  O_NONBLOCK,
+  O_RDONLY,
+  openAt,
+  readDirectory,
+  SEEK_HOLE,
+  seekFd,
+} from "../../sys/files.js";
+import { emptyStat, S_IFCHR, S_IFDIR, S_IFMT, S_IFREG, type Stat, statAt, statFd } from "../../sys/stat.js";
+import {
+  getXattrAt,
+  getXattrFd,
+  listXattrFd,
+  readXattrAt,
+  readXattrFd,
+  readXattrNamesAt,
+  readXattrNamesFd,
+} from "../../sys/xattr.js";
+import { leavingIn } from "../leave-whiteout.js";
+import { DT_DIR, DT_REG } from "../listing.js";
+import { lacksData, originXattr } from "../origin.js";
+import { type Overrides, overrideXattr, readOverride } from "../override.js";
+import { type DirectoryMarks, plainMarks, readMarks, whiteoutMarks } from "../whiteout.js";
+import { allocatedXattr, readAllocated } from "./allocated.js";
+import type { Costs } from "./costs-mark.js";
+import { measureBlocks } from "./file-blocks.js";
+import { FREE_XATTRS, sumXattrs, type XattrCost, xattrBlocks } from "./xattr-cost.js";
+
+/** A directory on the way down. */
+export interface Level {
+  /** -1 while it is closed because others lie far below it. */
+  fd: number;
+  readonly ino: number;
+  readonly name: Buffer;
+  /** The image directory that is merged with it, where {@link CountOptions.enter} says so; else -1. */
+  row: number;
+  /** It is a copy of one of the image's. */
+  copied: boolean;
+  readonly marks: DirectoryMarks;
+  /** The whiteout in it that is to become a device. */
+  readonly leaving: Buffer | undefined;
+  /** Subdirectories that are still to be counted. */
+  readonly pending: Buffer[];
+  /** What it costs, with what is below it as far as that has been counted. */
+  bytes: number;
+  inodes: number;
+}
+
+export interface CountOptions {
+  /** Of the upper directory, for messages. */
+  readonly path: string;
+  readonly rootFd: number;
+  /** WORK/index, and the inodes in it; undefined where there is none. */
+  readonly indexFd: number | undefined;
+  readonly indexed: { has(ino: number): boolean };
+  readonly costs: Costs;
+  readonly overrides: Overrides;
+  /** Empty `.wh.` files are whiteouts: those of another overlay, which no mount has converted yet. */
+  readonly whiteoutFiles: boolean;
+  /** Called with each directory before anything is read of it but its marks; may change it. May throw. */
+  enter?(level: Level, above: Level | undefined): void;
+  /** Called when all of a directory is counted, the root last; `levels` are those above it and itself. */
+  left?(levels: readonly Level[]): void;
+}
+
+export interface Count extends Usage {
+  /** What the count has met, as {@link Costs} has it. */
+  readonly found: Pick<Costs, "allocated" | "xattrs">;
+  /** What the objects cost that have no name but one in the index. */
+  readonly nameless: Usage;
+  /** Directories that are on another filesystem, and were not entered. */
+  readonly foreign: readonly string[];
+}
+
+/** Directories kept open on the way down; above them the way leads by `..`. */
+const MOST_OPEN = 128;
+const parent = Buffer.from("..");
+const dot = Buffer.from(".");
+const WHITEOUT_FILE = Buffer.from(".wh.");
+const noNames: readonly string[] = [];
+
+/** Counts. Throws an Error of one line that names what could not be read. */
+export function countUpper(options: CountOptions): Count {
+  const counter = new Counter(options);
+  try {
+    counter.walk();
+    return counter.finish();
+  } finally {
+    counter.close();
+  }
+}
+
+class Counter {
+  private readonly options: CountOptions;
+  private readonly stat: Stat = emptyStat();
+  private readonly levels: Level[] = [];
+  /** Inodes of objects with several names that have been met. */
+  private readonly met = new Set<number>();
+  private readonly found = { allocated: false, xattrs: false };
+  private readonly foreign: string[] = [];
+  private root: string;
+  private total: Usage = { bytes: 0, inodes: 0 };
+  private device = 0;
+
+  constructor(options: CountOptions) {
+    this.options = options;
+    this.root = options.path.replace(/(?<=.)\/+$/, "");
+  }
+
+  close(): void {
+    for (const { fd } of this.levels) if (fd >= 0) closeFd(fd);
+  }
+
+  walk(): void {
+    this.descend(undefined, dot);
+    for (let at = this.levels.at(-1); at !== undefined; at = this.levels.at(-1)) {
+      const name = at.pending.pop();
+      if (name === undefined) this.ascend();
+      else this.descend(at, name);
+    }
+  }
+
+  finish(): Count {
+    const nameless = this.countIndex();
+    const { found, foreign, total } = this;
+    return {
+      bytes: total.bytes + nameless.bytes,
+      inodes: total.inodes + nameless.inodes,
+      nameless,
+      found,
+      foreign,
+    };
+  }
+
+  /** Opens a directory and counts what is in it, but for subdirectories. */
+  private descend(above: Level | undefined, name: Buffer): void {
+    const { options, stat, levels } = this;
+    const fd = this.open(above?.fd ?? options.rootFd, name, O_DIRECTORY);
+    if (fd === -Errno.ENOENT || fd === -Errno.ENOTDIR || fd === -Errno.ELOOP) return;
+    if (fd < 0) throw this.failure(name, fd);
+    const looked = statFd(fd, stat);
+    if (above === undefined) this.device = stat.dev;
+    if (looked < 0 || stat.dev !== this.device) {
+      closeFd(fd);
+      if (looked < 0) throw this.failure(name, looked);
+      this.foreign.push(this.pathOf(name));
+      return;
+    }
+    const { ino } = stat;
+    const marks = listXattrFd(fd, 0, 0) === 0 ? plainMarks : readMarks(fd);
+    const leaving = marks.leaves ? leavingIn(fd)?.name : undefined;
+    const copied = above === undefined || marks.copied;
+    const level = { fd, ino, name, row: -1, copied, marks, leaving, pending: [], bytes: 0, inodes: 0 };
+    levels.push(level);
+    const far = levels.at(-1 - MOST_OPEN);
+    if (far !== undefined && far.fd >= 0) {
+      closeFd(far.fd);
+      far.fd = -1;
+    }
+    options.enter?.(level, above);
+    if (!level.copied) this.add(level, 1, 1);
+    if (options.costs.xattrs) this.add(level, this.xattrsFd(fd), 0);
+    this.read(level);
+  }
+
+  private read(level: Level): void {
+    const { fd, pending } = level;
+    const read = readDirectory(fd, (bytes, start, end, type) => {
+      const name = bytes.subarray(start, end);
+      if (type === DT_REG) this.lookAtFile(level, name);
+      else if (type === DT_DIR) pending.push(Buffer.from(name));
+      else this.lookAtOther(level, name);
+    });
+    if (read < 0) throw this.failure(noName, read);
+  }
+
+  /** Goes up from a directory that is counted. */
+  private ascend(): void {
+    const { levels, options, stat } = this;
+    options.left?.(levels);
+    const { fd, bytes, inodes } = levels.pop() as Level;
+    const above = levels.at(-1);
+    let up = 0;
+    if (above !== undefined && above.fd < 0) {
+      up = openAt(fd, parent, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+      above.fd = up;
+    }
+    closeFd(fd);
+    if (above === undefined) {
+      this.total = { bytes, inodes };
+      return;
+    }
+    if (up < 0 || (up > 0 && (statFd(up, stat) < 0 || stat.ino !== above.ino || stat.dev !== this.device))) {
+      throw new Error(`${this.pathOf(noName)}: was changed while it was counted`);
+    }
+    above.bytes += bytes;
+    above.inodes += inodes;
+  }
+
+  private lookAtFile(level: Level, name: Uint8Array): void {
+    const fd = this.open(level.fd, name, O_NONBLOCK);
+    if (fd < 0) {
+      // Of another kind by now, or gone.
+      if (fd === -Errno.ELOOP || fd === -Errno.ENXIO) this.lookAtOther(level, name);
+      else if (fd !== -Errno.ENOENT) throw this.failure(name, fd);
+      return;
+    }
+    try {
+      const looked = statFd(fd, this.stat);
+      if (looked < 0) throw this.failure(name, looked);
+      if ((this.stat.mode & S_IFMT) === S_IFREG) this.addFile(level, fd, name);
+    } finally {
+      closeFd(fd);
+    }
+  }
+
+  /** Counts the file open at `fd`, which `stat` describes. */
+  private addFile(level: Level, fd: number, name: Uint8Array): void {
+    const { options, stat } = this;
+    const { costs, overrides } = options;
+    const { size, ino, nlink } = stat;
+    if (nlink > 1 && this.isMet(ino)) return;
+    const { marks } = level;
+    const indexed = nlink > 1 && options.indexed.has(ino);
+    const mayBeCopy = level.copied || marks.impure || indexed;
+    const mayStandIn = overrides.all || (overrides.devices && size === 0);
+    const mayBeWhiteout = marks.xattrWhiteouts && size === 0;
+    const asks = mayBeCopy || mayStandIn || mayBeWhiteout || costs.allocated || costs.xattrs;
+    const names = asks ? namesOf(fd) : noNames;
+    if (mayBeWhiteout && names.some((mark) => whiteoutMarks.includes(mark))) return;
+    if (size === 0 && options.whiteoutFiles && startsWith(name, WHITEOUT_FILE)) return;
+    const xattrs = costs.xattrs && names.length > 0 ? this.xattrsFd(fd) : 0;
+    if (mayStandIn && names.includes(standInMark) && this.standsIn(fd)) {
+      this.add(level, xattrs, indexed ? 0 : 1);
+      return;
+    }
+    const copied = mayBeCopy && names.includes(originMark);
+    const blocks = this.blocksOf(fd, name, size, names, copied);
+    this.add(level, blocks + xattrs, copied && blocks === 0 ? 0 : 1);
+  }
+
+  private blocksOf(
+    fd: number,
+    name: Uint8Array,
+    size: number,
+    names: readonly string[],
+    copied: boolean,
+  ): number {
+    const noted = names.includes(allocatedMark);
+    if (size === 0 && !noted) return 0;
+    if (copied && lacksData(fd)) return 0;
+    // Nearly every file has data from its start to its end, and that takes one call.
+    const isWhole = size > 0 && seekFd(fd, 0, SEEK_HOLE) === size;
+    if (isWhole && !noted) return blocksOf(size);
+    if (noted) this.found.allocated = true;
+    const allocated = noted ? readAllocated(fd) : noRanges;
+    if (typeof allocated === "number") throw this.failure(name, allocated);
+    if (isWhole && endOf(allocated) <= blocksOf(size)) return blocksOf(size);
+    const blocks = measureBlocks(fd, allocated);
+    if (typeof blocks === "number") throw this.failure(name, blocks);
+    return blocks.count;
+  }
+
+  /** Whether the file open at `fd`, which `stat` describes, stands for what is none. */
+  private standsIn(fd: number): boolean {
+    const override = readOverride(this.options.overrides, fd, noName, this.stat, () => {});
+    return override !== undefined && (override.mode & S_IFMT) !== S_IFREG;
+  }
+
+  /** Counts a name that is, or may be, no file. */
+  private lookAtOther(level: Level, name: Uint8Array): void {
+    const { options, stat } = this;
+    const looked = statAt(level.fd, name, stat);
+    if (looked === -Errno.ENOENT) return;
+    if (looked < 0) throw this.failure(name, looked);
+    const type = stat.mode & S_IFMT;
+    if (type === S_IFDIR) level.pending.push(Buffer.from(name));
+    else if (type === S_IFREG) this.lookAtFile(level, name);
+    else if (type === S_IFCHR && stat.rdev === 0) {
+      if (level.leaving?.equals(name) === true) this.add(level, 0, 1);
+    } else if (stat.nlink === 1 || !this.isMet(stat.ino)) {
+      const xattrs = options.costs.xattrs ? this.xattrsAt(level.fd, name) : 0;
+      this.add(level, xattrs, options.indexed.has(stat.ino) ? 0 : 1);
+    }
+  }
+
+  /** What the index holds under a name that no other has. */
+  private countIndex(): Usage {
+    const { indexFd } = this.options;
+    if (indexFd === undefined) return { bytes: 0, inodes: 0 };
+    const fd = this.open(indexFd, dot, O_DIRECTORY);
+    const index: Level = {
+      fd,
+      ino: 0,
+      name: dot,
+      row: -1,
+      copied: true,
+      marks: plainMarks,
+      leaving: undefined,
+      pending: [],
+      bytes: 0,
+      inodes: 0,
+    };
+    this.root = `index of ${this.root}`;
+    if (fd < 0) throw this.failure(noName, fd);
+    this.levels.push(index);
+    this.read(index);
+    return { bytes: index.bytes, inodes: index.inodes };
+  }
+
+  private add(level: Level, blocks: number, inodes: number): void {
+    level.bytes += blocks * BLOCK;
+    level.inodes += inodes;
+  }
+
+  private isMet(ino: number): boolean {
+    if (this.met.has(ino)) return true;
+    this.met.add(ino);
+    return false;
+  }
+
+  private xattrsFd(fd: number): number {
+    const list = readXattrNamesFd(fd);
+    return this.xattrs(
+      list,
+      (key) => getXattrFd(fd, key, 0, 0),
+      (key) => readXattrFd(fd, key),
+    );
+  }
+
+  private xattrsAt(directoryFd: number, name: Uint8Array): number {
+    const list = readXattrNamesAt(directoryFd, name);
+    return this.xattrs(
+      list,
+      (key) => getXattrAt(directoryFd, name, key, 0, 0),
+      (key) => readXattrAt(directoryFd, name, key),
+    );
+  }
+
+  private xattrs(
+    list: Buffer | number,
+    length: (name: Uint8Array) => number,
+    value: (name: Uint8Array) => Buffer | number,
+  ): number {
+    if (typeof list === "number" || list.length === 0) return 0;
+    const { bytes, base }: XattrCost = sumXattrs(list, length, value);
+    if (bytes > FREE_XATTRS || base > 0) this.found.xattrs = true;
+    return xattrBlocks(bytes, base);
+  }
+
+  private open(directoryFd: number, name: Uint8Array, flags: number): number {
+    const how = O_RDONLY | O_NOFOLLOW | flags;
+    // Reading sets no times where that is for this process to ask (open(2), O_NOATIME).
+    const fd = openAt(directoryFd, name, how | O_NOATIME);
+    return fd === -Errno.EPERM ? openAt(directoryFd, name, how) : fd;
+  }
+
+  private pathOf(name: Uint8Array): string {
+    const names = this.levels.slice(1).map((level): Uint8Array => level.name);
+    if (name !== noName && name !== dot) names.push(name);
+    return [this.root, ...names.map((part) => displayName(part))].join("/");
+  }
+
+  private failure(name: Uint8Array, result: number): Error {
+    return new Error(`${this.pathOf(name)}: ${errnoText(errnoName(-result))}`);
+  }
+}
+
+const standInMark = overrideXattr.toString();
+const originMark = originXattr.toString();
+const allocatedMark = allocatedXattr.toString();
+
+function namesOf(fd: number): readonly string[] {
+  const list = readXattrNamesFd(fd);
+  return typeof list === "number" || list.length === 0
+    ? noNames
+    : list.toString("latin1").split("\0").slice(0, -1);
+}
+
+function startsWith(name: Uint8Array, prefix: Uint8Array): boolean {
+  return prefix.every((byte, i) => name[i] === byte);
+}
