@@ -270,8 +270,11 @@ export interface FileSystem {
   /** URL of a module that does the filesystem's own jobs in helper threads: it exports {@link RunTask}. */
   readonly helperModule?: string | undefined;
   init?(info: ConnectionInfo, services: Services): void;
-  /** The connection has ended; release everything. Called once, also after an error. */
-  destroy?(): void;
+  /**
+   * The connection has ended; release everything. Called once, also after an error. `unfinished` when helper threads go on
+   * with what they were given, or have been given up.
+   */
+  destroy?(unfinished?: boolean): void;
 
   lookup(q: Request, name: NameView, out: Entry): Status;
   /** The kernel drops `count` lookups of a nodeid. */

@@ -224,17 +224,21 @@ export class DeferredServices implements Services {
     }
   }
 
+  /** Whether threads have work that nobody has taken back. */
+  get busy(): boolean {
+    return this.jobs.running + this.shortJobs.running > 0;
+  }
+
   /** Waits for the work under way and lets the threads end. Nothing is served again. */
   close(): void {
     const pause = new Int32Array(new SharedArrayBuffer(4));
     const deadline = performance.now() + DRAIN_LIMIT;
-    const running = (): number => this.jobs.running + this.shortJobs.running;
-    for (this.take(); running() > 0 && performance.now() < deadline; this.take()) {
+    for (this.take(); this.busy && performance.now() < deadline; this.take()) {
       Atomics.wait(pause, 0, 0, 2);
       this.seeToStarts();
     }
     for (const result of this.ended) this.finish(result);
-    const left = running();
+    const left = this.jobs.running + this.shortJobs.running;
     for (const pool of this.pools) pool.stop();
     if (left > 0) this.log.error("gave up waiting for work under way", { jobs: left });
     else closeFd(this.wakeFd);

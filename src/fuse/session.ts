@@ -185,7 +185,7 @@ class Session {
     if (this.destroyed) return;
     this.destroyed = true;
     try {
-      this.options.fileSystem.destroy?.();
+      this.options.fileSystem.destroy?.(this.services.busy);
     } catch (error) {
       this.options.log.error("unexpected error while the filesystem ended", { error });
     }

@@ -14,6 +14,7 @@ import { dropMarks, markAgain } from "./metacopy.js";
 import { dropOrigin, writeOrigin } from "./origin.js";
 import { changeMode, dropKeptCapabilities, shownMode } from "./owners.js";
 import { chargeData, creditData } from "./quota/charge-copy.js";
+import { disown } from "./quota/quota.js";
 import type { WritableState } from "./state.js";
 
 /** What a file of the upper was longer than has been cut, in one step with what else truncate(2) does. */
@@ -99,6 +100,7 @@ function commitData(
     if (result < 0) return result;
   }
   node.dataRow = -1;
+  if (node.row < 0) disown(m, node);
   if (cut && kept !== mode) m.services?.invalidateInode(node.id, -1, 0);
   return cut ? CUT : 0;
 }

@@ -25,11 +25,8 @@ export const faultPoints = {
   "setup.costs": "the upper's root says that what costs more than it shows is marked",
   "costs.admit": "the upper's root says that there may be such objects",
   "allocated.note": "a file notes what is to be reserved for it, or has been given back",
-  "costs.copied": "a directory of an upper that says nothing of costs is marked as a copy",
-  "usage.remove": "what a mount before left of what the upper costs is removed",
-  "usage.make": "what it costs is to be left for the next mount, under another name",
-  "usage.write": "it is written",
-  "usage.commit": "it gets its name",
+  "setup.usage": "what the mount before left of what the upper costs is removed",
+  "setup.copied": "a directory of an upper that says nothing of costs is marked as a copy",
   "tree.mark": "the upper is marked with the image that it belongs to",
   "copy-up.stage": "a copy is begun in WORK/tmp",
   "copy-up.data": "its data are copied",
@@ -119,6 +116,9 @@ export const faultPoints = {
   "data.allocate": "fallocate",
   "data.copy": "copy_file_range",
   "data.sync": "a file or directory is synced",
+  "end.usage": "what the upper costs is to be left for the next mount, under another name",
+  "end.usage-write": "it is written",
+  "end.usage-commit": "it gets its name",
 } as const;
 
 export type FaultPoint = keyof typeof faultPoints;

@@ -32,9 +32,11 @@ export interface Origin {
   readonly row: number;
   /** Whose data it has, while it is a copy of the metadata alone. */
   readonly dataRow: number;
+  /** It was copied up from the image, also where it is no longer known as the copy of a row. */
+  readonly copied: boolean;
 }
 
-const NO_ORIGIN: Origin = { row: -1, dataRow: -1 };
+const NO_ORIGIN: Origin = { row: -1, dataRow: -1, copied: false };
 /** How the origin of a copy of metadata alone ends; the second where it has the mark of overlayfs for that, too. */
 const METADATA_ONLY = " meta";
 const METACOPY = " metacopy";
@@ -82,12 +84,13 @@ export function readOrigin(
   const { tree } = m.lower;
   const indexed = upper.indexRows.get(stat.ino);
   if (indexed !== undefined) {
-    return { row: validRow(m, indexed, stat), dataRow: readIndexedOrigin(m, upper, indexed, stat) };
+    const dataRow = readIndexedOrigin(m, upper, indexed, stat);
+    return { row: validRow(m, indexed, stat), dataRow, copied: true };
   }
   if (!marked || (stat.mode & S_IFMT) !== S_IFREG) return NO_ORIGIN;
   const origin = parseOrigin(m, directoryFd, name, stat);
   // Without its link in the index an object that had more names is cut off from them: it stands alone.
-  return origin.row < 0 || tree.nlink(origin.row) === 1 ? origin : { row: -1, dataRow: origin.dataRow };
+  return origin.row < 0 || tree.nlink(origin.row) === 1 ? origin : { ...origin, row: -1 };
 }
 
 /** The image row whose data the file linked in the index has, or -1. */
@@ -102,11 +105,11 @@ function parseOrigin(m: OverlayState, directoryFd: number, name: Uint8Array, sta
   const { row: named, rest } = parseRow(m.lower, value.toString("latin1"));
   if (named < 0) return NO_ORIGIN;
   const row = validRow(m, named, stat);
-  if (rest === METADATA_ONLY) return { row, dataRow: row };
-  if (rest !== METACOPY) return rest === "" ? { row, dataRow: -1 } : NO_ORIGIN;
+  if (rest === METADATA_ONLY) return { row, dataRow: row, copied: true };
+  if (rest !== METACOPY) return rest === "" ? { row, dataRow: -1, copied: true } : NO_ORIGIN;
   // Without the mark the kernel's overlayfs has copied the data since.
   const marked = !usesTrusted || getXattrAt(directoryFd, name, trustedMetacopy, 0, 0) >= 0;
-  return { row, dataRow: marked ? row : -1 };
+  return { row, dataRow: marked ? row : -1, copied: true };
 }
 
 /** Whether the file open at `fd`, which has an origin, says that it is a copy of the metadata alone. */

@@ -3,6 +3,7 @@
 // Invariant: the mount is the only writer of its upper directory, which is why everything may be cached without end.
 import type { Logger } from "../base/log.js";
 import type { FileSystem, Open, Request, StatxReply } from "../fuse/operations.js";
+import type { Usage } from "../quota/ledger.js";
 
 import { noName, unlinkAt } from "../sys/files.js";
 import { keepsSetuid } from "../sys/process.js";
@@ -26,7 +27,8 @@ import { helperThreads } from "./lower-data.js";
 import { indexName } from "./origin.js";
 import { noteBase } from "./quota/charge-xattrs.js";
 import { creditGone } from "./quota/quota.js";
-import { type QuotaOptions, startQuota } from "./quota/start.js";
+import { endQuota, type QuotaOptions, startQuota } from "./quota/start.js";
+import { takeUsage } from "./quota/usage-file.js";
 import { createReaddir } from "./readdir.js";
 import { readlink } from "./readlink.js";
 import { rmdir, unlink } from "./remove.js";
@@ -86,17 +88,22 @@ export function createOverlay(options: OverlayOptions): FileSystem {
           initializeRoot: (made) => initializeRoot(options, lower, made),
           survey: (found, foreign) => surveyUpper(found, lower, foreign, options.log),
         });
-  if (upper !== undefined) finishInterrupted(upper);
+  const known = upper === undefined ? undefined : putInOrder(upper);
   const m = assemble(options, lower, upper);
-  if (options.quota !== undefined && m.upper !== undefined) beginQuota(m as WritableState, options.quota);
+  if (options.quota !== undefined && m.upper !== undefined) {
+    beginQuota(m as WritableState, options.quota, known);
+  }
   const readdir = createReaddir();
-  const close = (): void => {
+  const close = (unfinished = false): void => {
     for (const node of m.inodes) {
       if (m.quota !== undefined) creditGone(m.quota, node);
       if (node.fd >= 0 && node.id !== 1) m.fds.close(node);
     }
     m.fds.closeAll();
-    if (upper !== undefined) closeUpper(upper);
+    if (upper !== undefined) {
+      endQuota(m as WritableState, unfinished);
+      closeUpper(upper);
+    }
     options.image.close();
   };
   return {
@@ -150,18 +157,20 @@ export function createOverlay(options: OverlayOptions): FileSystem {
   };
 }
 
-function finishInterrupted(upper: Upper): void {
+/** What a mount before this has left to do, and what it says that the upper costs. Throws an Error of one line. */
+function putInOrder(upper: Upper): Usage | undefined {
   try {
-    finishRename(upper);
+    const known = takeUsage(upper);
+    return finishRename(upper) ? undefined : known;
   } catch (cause) {
     closeUpper(upper);
     throw cause;
   }
 }
 
-function beginQuota(m: WritableState, quota: QuotaOptions): void {
+function beginQuota(m: WritableState, quota: QuotaOptions, known: Usage | undefined): void {
   try {
-    startQuota(m, quota);
+    startQuota(m, quota, known);
   } catch (cause) {
     m.fds.closeAll();
     closeUpper(m.upper);

@@ -130,7 +130,7 @@ function adopt(m: OverlayState, directory: Node, name: Uint8Array, stat: Stat): 
 
 function adoptObject(m: OverlayState, directory: Node, name: Uint8Array, stat: Stat): Node {
   const override = overrideOf(m, m.fds.of(directory), name, stat);
-  const { row, dataRow } = originOf(m, directory, name, stat);
+  const { row, dataRow, copied } = originOf(m, directory, name, stat);
   const claimed = row >= 0 && m.inodes.get(row + 1) === undefined;
   const node = createNode(
     {
@@ -145,7 +145,7 @@ function adoptObject(m: OverlayState, directory: Node, name: Uint8Array, stat: S
     Buffer.from(name),
   );
   node.override = override;
-  node.copied = row >= 0;
+  node.copied = copied;
   node.dataRow = dataRow;
   node.indexed = claimed && m.upper?.indexRows.get(stat.ino) === row;
   m.inodes.add(node);

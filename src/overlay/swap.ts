@@ -106,11 +106,11 @@ function leaveWhiteout(upper: Upper, { fd, name }: Place, isDirectory: boolean):
   return status;
 }
 
-/** At mount: finishes a rename that was cut short. Throws FsError; then the next mount tries again. */
-export function finishRename(upper: Upper): void {
+/** At mount: finishes a rename that was cut short; whether there was one. Throws FsError; then the next mount tries again. */
+export function finishRename(upper: Upper): boolean {
   const memory = allocatePages(4096);
   const length = readlinkAt(upper.workFd, renameNote, memory.address, memory.length);
-  if (length < 0) return;
+  if (length < 0) return false;
   check(fault("setup.finish-rename"), "rename to be finished");
   const text = Buffer.from(memory.bytes.subarray(0, length)).toString("latin1");
   const [, fromIno, toIno, movedIno, fromName, toName] = renameForm.exec(text) ?? [];
@@ -129,6 +129,7 @@ export function finishRename(upper: Upper): void {
     for (const fd of found.values()) closeFd(fd);
   }
   unlinkAt(upper.workFd, renameNote);
+  return true;
 }
 
 /** Where the exchange was made, what it left at the old name becomes a whiteout; else a whiteout made for it goes. */

@@ -2,20 +2,14 @@
 // with real directories, xattrs, holes and devices.
 import { execFileSync } from "node:child_process";
 import {
-  chmodSync,
   closeSync,
   ftruncateSync,
   linkSync,
   mkdirSync,
   mkdtempSync,
   openSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
   rmSync,
-  statSync,
   symlinkSync,
-  truncateSync,
   writeFileSync,
   writeSync,
 } from "node:fs";
@@ -73,7 +67,7 @@ function sparse(path: string, size: number, ...blocks: number[]): void {
 
 function ranges(...blocks: number[]): Buffer {
   const value = Buffer.alloc(blocks.length * 8);
-  blocks.forEach((block, i) => value.writeBigUInt64LE(BigInt(block), i * 8));
+  for (const [i, block] of blocks.entries()) value.writeBigUInt64LE(BigInt(block), i * 8);
   return value;
 }
 
@@ -180,7 +174,12 @@ const kinds: readonly Kind[] = [
     blocks: 3,
     inodes: 3,
   },
-  { kind: "a copied directory", make: (upper) => void copiedDirectory(join(upper, "d")), blocks: 0, inodes: 0 },
+  {
+    kind: "a copied directory",
+    make: (upper) => void copiedDirectory(join(upper, "d")),
+    blocks: 0,
+    inodes: 0,
+  },
   {
     kind: "what a user made in a copied directory",
     make: (upper) => {
@@ -191,7 +190,12 @@ const kinds: readonly Kind[] = [
     blocks: 3,
     inodes: 3,
   },
-  ...["user.imgfs.redirect", "user.overlay.redirect", "trusted.overlay.redirect", "trusted.overlay.origin"].map(
+  ...[
+    "user.imgfs.redirect",
+    "user.overlay.redirect",
+    "trusted.overlay.redirect",
+    "trusted.overlay.origin",
+  ].map(
     (name): Kind => ({
       kind: `a directory with ${name}`,
       make: (upper) => {
@@ -489,13 +493,13 @@ const large: readonly Kind[] = [
     inodes: 1,
   },
   {
-    kind: "xattrs of a symlink",
+    kind: "xattrs of what is neither file nor directory, which are root's alone",
     costs: "1x",
     make: (upper) => {
       symlinkSync("target", join(upper, "link"));
       markLink(join(upper, "link"), "trusted.a", 9000);
     },
-    blocks: 2,
+    blocks: 0,
     inodes: 1,
   },
   {
@@ -526,7 +530,9 @@ describe("an upper costs what is in it", () => {
   });
 
   it("looks for everything where the root says nothing, and finds the same", () => {
-    for (const { costs, make, blocks, inodes } of kinds) {
+    for (const { kind, costs, make, blocks, inodes } of kinds) {
+      // There nothing says where none can be.
+      if (kind === "an origin where none is looked for") continue;
       const pair = newUpper(costs === undefined ? undefined : "2 of another version");
       make(pair.upper, pair.work);
       const { bytes, inodes: counted, notes } = cost(pair.upper);

@@ -95,6 +95,7 @@ export function settle(m: WritableState, quota: Quota, node: Node): void {
   } catch (error) {
     // What was charged stays charged until the record is made anew.
     m.log.warn("blocks of a file not measured after a change", { nodeid: node.id, error });
+    quota.exact = false;
   }
 }
 

@@ -50,6 +50,7 @@ export function settleXattrs(m: WritableState, node: Node): void {
     credit(m, m.quota, node);
   } catch (error) {
     m.log.warn("xattrs not measured after a change", { nodeid: node.id, error });
+    m.quota.exact = false;
   }
 }
 

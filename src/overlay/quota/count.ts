@@ -22,15 +22,7 @@ import {
   seekFd,
 } from "../../sys/files.js";
 import { emptyStat, S_IFCHR, S_IFDIR, S_IFMT, S_IFREG, type Stat, statAt, statFd } from "../../sys/stat.js";
-import {
-  getXattrAt,
-  getXattrFd,
-  listXattrFd,
-  readXattrAt,
-  readXattrFd,
-  readXattrNamesAt,
-  readXattrNamesFd,
-} from "../../sys/xattr.js";
+import { getXattrFd, listXattrFd, readXattrFd, readXattrNamesFd } from "../../sys/xattr.js";
 import { leavingIn } from "../leave-whiteout.js";
 import { DT_DIR, DT_REG } from "../listing.js";
 import { lacksData, originXattr } from "../origin.js";
@@ -39,7 +31,7 @@ import { type DirectoryMarks, plainMarks, readMarks, whiteoutMarks } from "../wh
 import { allocatedXattr, readAllocated } from "./allocated.js";
 import type { Costs } from "./costs-mark.js";
 import { measureBlocks } from "./file-blocks.js";
-import { FREE_XATTRS, sumXattrs, type XattrCost, xattrBlocks } from "./xattr-cost.js";
+import { FREE_XATTRS, sumXattrs, xattrBlocks } from "./xattr-cost.js";
 
 /** A directory on the way down. */
 export interface Level {
@@ -47,6 +39,7 @@ export interface Level {
   fd: number;
   readonly ino: number;
   readonly name: Buffer;
+  readonly above: Level | undefined;
   /** The image directory that is merged with it, where {@link CountOptions.enter} says so; else -1. */
   row: number;
   /** It is a copy of one of the image's. */
@@ -73,9 +66,9 @@ export interface CountOptions {
   /** Empty `.wh.` files are whiteouts: those of another overlay, which no mount has converted yet. */
   readonly whiteoutFiles: boolean;
   /** Called with each directory before anything is read of it but its marks; may change it. May throw. */
-  enter?(level: Level, above: Level | undefined): void;
-  /** Called when all of a directory is counted, the root last; `levels` are those above it and itself. */
-  left?(levels: readonly Level[]): void;
+  enter?(level: Level): void;
+  /** Called when all of a directory is counted, the root last. */
+  left?(level: Level): void;
 }
 
 export interface Count extends Usage {
@@ -114,11 +107,14 @@ class Counter {
   private readonly found = { allocated: false, xattrs: false };
   private readonly foreign: string[] = [];
   private root: string;
+  /** Which directories hold copies is not known. */
+  private readonly originsAnywhere: boolean;
   private total: Usage = { bytes: 0, inodes: 0 };
   private device = 0;
 
   constructor(options: CountOptions) {
     this.options = options;
+    this.originsAnywhere = !options.costs.marked && options.enter === undefined;
     this.root = options.path.replace(/(?<=.)\/+$/, "");
   }
 
@@ -165,16 +161,28 @@ class Counter {
     const marks = listXattrFd(fd, 0, 0) === 0 ? plainMarks : readMarks(fd);
     const leaving = marks.leaves ? leavingIn(fd)?.name : undefined;
     const copied = above === undefined || marks.copied;
-    const level = { fd, ino, name, row: -1, copied, marks, leaving, pending: [], bytes: 0, inodes: 0 };
+    const level: Level = {
+      fd,
+      ino,
+      name,
+      above,
+      row: -1,
+      copied,
+      marks,
+      leaving,
+      pending: [],
+      bytes: 0,
+      inodes: 0,
+    };
     levels.push(level);
     const far = levels.at(-1 - MOST_OPEN);
     if (far !== undefined && far.fd >= 0) {
       closeFd(far.fd);
       far.fd = -1;
     }
-    options.enter?.(level, above);
+    options.enter?.(level);
     if (!level.copied) this.add(level, 1, 1);
-    if (options.costs.xattrs) this.add(level, this.xattrsFd(fd), 0);
+    if (options.costs.xattrs) this.add(level, this.xattrs(fd), 0);
     this.read(level);
   }
 
@@ -192,8 +200,9 @@ class Counter {
   /** Goes up from a directory that is counted. */
   private ascend(): void {
     const { levels, options, stat } = this;
-    options.left?.(levels);
-    const { fd, bytes, inodes } = levels.pop() as Level;
+    const level = levels.pop() as Level;
+    options.left?.(level);
+    const { fd, bytes, inodes } = level;
     const above = levels.at(-1);
     let up = 0;
     if (above !== undefined && above.fd < 0) {
@@ -237,18 +246,18 @@ class Counter {
     if (nlink > 1 && this.isMet(ino)) return;
     const { marks } = level;
     const indexed = nlink > 1 && options.indexed.has(ino);
-    const mayBeCopy = level.copied || marks.impure || indexed;
+    const mayBeCopy = level.copied || marks.impure || indexed || this.originsAnywhere;
     const mayStandIn = overrides.all || (overrides.devices && size === 0);
     const mayBeWhiteout = marks.xattrWhiteouts && size === 0;
     const asks = mayBeCopy || mayStandIn || mayBeWhiteout || costs.allocated || costs.xattrs;
     const names = asks ? namesOf(fd) : noNames;
     if (mayBeWhiteout && names.some((mark) => whiteoutMarks.includes(mark))) return;
     if (size === 0 && options.whiteoutFiles && startsWith(name, WHITEOUT_FILE)) return;
-    const xattrs = costs.xattrs && names.length > 0 ? this.xattrsFd(fd) : 0;
     if (mayStandIn && names.includes(standInMark) && this.standsIn(fd)) {
-      this.add(level, xattrs, indexed ? 0 : 1);
+      this.add(level, 0, indexed ? 0 : 1);
       return;
     }
+    const xattrs = costs.xattrs && names.length > 0 ? this.xattrs(fd) : 0;
     const copied = mayBeCopy && names.includes(originMark);
     const blocks = this.blocksOf(fd, name, size, names, copied);
     this.add(level, blocks + xattrs, copied && blocks === 0 ? 0 : 1);
@@ -294,8 +303,7 @@ class Counter {
     else if (type === S_IFCHR && stat.rdev === 0) {
       if (level.leaving?.equals(name) === true) this.add(level, 0, 1);
     } else if (stat.nlink === 1 || !this.isMet(stat.ino)) {
-      const xattrs = options.costs.xattrs ? this.xattrsAt(level.fd, name) : 0;
-      this.add(level, xattrs, options.indexed.has(stat.ino) ? 0 : 1);
+      this.add(level, 0, options.indexed.has(stat.ino) ? 0 : 1);
     }
   }
 
@@ -308,6 +316,7 @@ class Counter {
       fd,
       ino: 0,
       name: dot,
+      above: undefined,
       row: -1,
       copied: true,
       marks: plainMarks,
@@ -334,31 +343,12 @@ class Counter {
     return false;
   }
 
-  private xattrsFd(fd: number): number {
+  /** Blocks of the xattrs of what is open at `fd`, a file or directory: nothing else can have user. ones. */
+  private xattrs(fd: number): number {
     const list = readXattrNamesFd(fd);
-    return this.xattrs(
-      list,
-      (key) => getXattrFd(fd, key, 0, 0),
-      (key) => readXattrFd(fd, key),
-    );
-  }
-
-  private xattrsAt(directoryFd: number, name: Uint8Array): number {
-    const list = readXattrNamesAt(directoryFd, name);
-    return this.xattrs(
-      list,
-      (key) => getXattrAt(directoryFd, name, key, 0, 0),
-      (key) => readXattrAt(directoryFd, name, key),
-    );
-  }
-
-  private xattrs(
-    list: Buffer | number,
-    length: (name: Uint8Array) => number,
-    value: (name: Uint8Array) => Buffer | number,
-  ): number {
     if (typeof list === "number" || list.length === 0) return 0;
-    const { bytes, base }: XattrCost = sumXattrs(list, length, value);
+    const length = (key: Uint8Array): number => getXattrFd(fd, key, 0, 0);
+    const { bytes, base } = sumXattrs(list, length, (key) => readXattrFd(fd, key));
     if (bytes > FREE_XATTRS || base > 0) this.found.xattrs = true;
     return xattrBlocks(bytes, base);
   }

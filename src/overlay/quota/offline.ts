@@ -68,7 +68,7 @@ export function costOfUpper({ upper, work, most }: UpperCostOptions): UpperCost 
       costs,
       overrides: readOverrides(rootFd),
       whiteoutFiles: identity === undefined && !isKernels(rootFd),
-      left: (levels) => largest.offer(levels),
+      left: (level) => largest.offer(level),
     });
     for (const path of count.foreign) notes.push(`${path}: another filesystem is mounted there: not counted`);
     const { bytes, inodes, nameless } = count;
@@ -153,7 +153,7 @@ function isLocked(fd: number): boolean {
 /** Keeps the largest of the directories that it is offered. */
 class Largest {
   private readonly most: number;
-  private kept: DirectoryCost[] = [];
+  private kept: Level[] = [];
   private offered = 0;
   /** Bytes below which nothing is among the largest any more. */
   private least = -1;
@@ -162,24 +162,34 @@ class Largest {
     this.most = most;
   }
 
-  offer(levels: readonly Level[]): void {
-    const { bytes, inodes } = levels.at(-1) as Level;
-    if (levels.length === 1 || (bytes === 0 && inodes === 0)) return;
+  offer(level: Level): void {
+    const { above, bytes, inodes } = level;
+    if (above === undefined || (bytes === 0 && inodes === 0)) return;
     this.offered++;
     if (bytes < this.least) return;
-    const names = levels.slice(1).map(({ name }) => `/${displayName(name)}`);
-    this.kept.push({ path: names.join(""), bytes, inodes });
+    this.kept.push(level);
     if (this.kept.length >= 2 * this.most + 1000) this.cut();
   }
 
   private cut(): void {
-    this.kept.sort((a, b) => b.bytes - a.bytes || b.inodes - a.inodes || (a.path < b.path ? -1 : 1));
+    this.kept.sort((a, b) => b.bytes - a.bytes || b.inodes - a.inodes);
     this.kept.length = Math.min(this.kept.length, this.most);
     if (this.kept.length === this.most) this.least = this.kept.at(-1)?.bytes ?? Infinity;
   }
 
   result(): Pick<UpperCost, "directories" | "leftOut"> {
     this.cut();
-    return { directories: this.kept, leftOut: this.offered - this.kept.length };
+    const directories = this.kept.map((level) => {
+      const { bytes, inodes } = level;
+      return { path: pathOf(level), bytes, inodes };
+    });
+    directories.sort((a, b) => b.bytes - a.bytes || b.inodes - a.inodes || (a.path < b.path ? -1 : 1));
+    return { directories, leftOut: this.offered - this.kept.length };
   }
+}
+
+function pathOf(level: Level): string {
+  const names: string[] = [];
+  for (let at = level; at.above !== undefined; at = at.above) names.push(`/${displayName(at.name)}`);
+  return names.reverse().join("");
 }

@@ -37,6 +37,8 @@ export interface Quota {
   readonly granule: number;
   /** Whether that filesystem tells holes from data. */
   readonly holes: boolean;
+  /** False once something could not be measured: what is charged is then not for the next mount to go by. */
+  exact: boolean;
   /** When a last name went, in milliseconds of performance.now(). */
   lastRemoval: number;
   /** Requests that have been put off because credit may be on its way, and how often. */
@@ -48,11 +50,11 @@ export function createQuota(
   { errno }: Pick<QuotaSettings, "errno">,
   disk: Pick<Quota, "granule" | "holes">,
 ): Quota {
-  return { ledger, refused: -Errno[errno], ...disk, lastRemoval: -Infinity, putOff: new Map() };
+  return { ledger, refused: -Errno[errno], ...disk, exact: true, lastRemoval: -Infinity, putOff: new Map() };
 }
 
 /** Inodes that an object with this many blocks counts for: of copies only files with data of their own. */
-function inodesOf(node: Node, blocks: number): number {
+function inodesOf(node: Pick<Node, "copied" | "type">, blocks: number): number {
   if (!node.copied) return 1;
   return node.type === S_IFREG && blocks > 0 ? 1 : 0;
 }
@@ -149,6 +151,7 @@ export function knowCost(m: WritableState, node: Node): void {
   } catch (error) {
     // Removing works whatever happens. What is not known stays charged until the upper is counted again.
     m.log.warn("the cost of a removed object is not known", { nodeid: node.id, error });
+    m.quota.exact = false;
     node.cost = costOfNew(node);
   }
 }
@@ -159,6 +162,14 @@ export function creditGone(quota: Quota, node: Node): void {
   if (cost === undefined || !node.removed || node.backing === 0) return;
   quota.ledger.credit((cost.blocks + cost.xattrs) * BLOCK, inodesOf(node, cost.blocks));
   node.cost = undefined;
+}
+
+/** A copy is nobody's copy any more. */
+export function disown({ quota }: WritableState, node: Node): void {
+  const { cost, copied } = node;
+  node.copied = false;
+  if (!copied || quota === undefined || cost === undefined) return;
+  quota.ledger.credit(0, inodesOf({ type: node.type, copied }, cost.blocks) - inodesOf(node, cost.blocks));
 }
 
 /** How long after a removal the kernel's word that an object is forgotten may be on its way, in milliseconds. */

@@ -32,12 +32,13 @@ export function recount(m: WritableState): Usage {
     costs,
     overrides: upper.overrides,
     whiteoutFiles: false,
-    enter(level: Level, above: Level | undefined): void {
+    enter(level: Level): void {
+      const { above } = level;
       if (level.marks.leaves) completeLeaving(m, level.fd);
       if (costs.marked) return;
       level.row = above === undefined ? ROOT : mergedBelow(lower, above.row, level.name, level.marks);
       if (level.row < 0 || level.copied) return;
-      check(fault("costs.copied") || writeXattrFd(level.fd, copiedMark, noValue), "mark of a directory");
+      check(fault("setup.copied") || writeXattrFd(level.fd, copiedMark, noValue), "mark of a directory");
       level.copied = true;
     },
   });

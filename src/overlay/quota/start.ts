@@ -1,9 +1,12 @@
-// The start of a mount's quota: what the upper costs, and the ledger opened with it.
-import { Ledger } from "../../quota/ledger.js";
+// The start of a mount's quota, with what the upper costs: as the mount before left it, or counted. And its end.
+import { Ledger, type Usage } from "../../quota/ledger.js";
 import type { QuotaSettings } from "../../quota/settings.js";
+import { resultText } from "../../sys/libc.js";
 import type { WritableState } from "../state.js";
 import { probeBlocks } from "./probe-blocks.js";
 import { createQuota } from "./quota.js";
+import { recount } from "./recount.js";
+import { saveUsage } from "./usage-file.js";
 
 export interface QuotaOptions extends QuotaSettings {
   /** Bytes of the image's layers, which an inclusive limit holds too. */
@@ -12,10 +15,22 @@ export interface QuotaOptions extends QuotaSettings {
   readonly ledger: SharedArrayBuffer;
 }
 
-/** Throws LimitBelowImage, or an Error of one line. */
-export function startQuota(m: WritableState, options: QuotaOptions): void {
+/** `known` is what the upper costs, where that is. Throws LimitBelowImage, or an Error of one line. */
+export function startQuota(m: WritableState, options: QuotaOptions, known: Usage | undefined): void {
   const ledger = new Ledger(options.ledger);
   const disk = probeBlocks(m.upper, m.buffer);
-  ledger.open(options, options.imageBytes, { bytes: 0, inodes: 0 });
+  ledger.open(options, options.imageBytes, known ?? recount(m));
   m.quota = createQuota(ledger, options, disk);
+}
+
+/**
+ * Leaves what the upper costs for the next mount. The last that a mount does with its upper, what has no name being
+ * credited, and only where nothing that it has begun is `unfinished`.
+ */
+export function endQuota(m: WritableState, unfinished: boolean): void {
+  const { quota, upper, log } = m;
+  if (quota === undefined || unfinished || !quota.exact) return;
+  const { bytes, inodes } = quota.ledger;
+  const saved = saveUsage(upper, { bytes, inodes });
+  if (saved < 0) log.warn("the next mount will count anew", { upper: upper.path, errno: resultText(saved) });
 }

@@ -71,7 +71,7 @@ export function readUsage(workFd: number): string | undefined | number {
 export function takeUsage(upper: Directories): Usage | undefined {
   const text = readUsage(upper.workFd);
   for (const name of text === undefined ? [newUsageFile] : [newUsageFile, usageFile]) {
-    const removed = fault("usage.remove") || unlinkAt(upper.workFd, name);
+    const removed = fault("setup.usage") || unlinkAt(upper.workFd, name);
     if (removed < 0 && removed !== -Errno.ENOENT) {
       throw new Error(`work directory of ${upper.path}: cannot remove ${name}: ${errnoName(-removed)}`);
     }
@@ -90,14 +90,14 @@ export function saveUsage(upper: Directories & Pick<Upper, "volatile">, { bytes,
   const { address, bytes: memory } = allocatePages(SIZE_MAX);
   memory.set(Buffer.from(text, "latin1"));
   const flags = O_CREAT | O_TRUNC | O_WRONLY | O_NOFOLLOW;
-  const fd = fault("usage.make") || openAt(upper.workFd, newUsageFile, flags, 0o600);
+  const fd = fault("end.usage") || openAt(upper.workFd, newUsageFile, flags, 0o600);
   if (fd < 0) return fd;
-  let result = fault("usage.write") || pwrite(fd, address, text.length, 0);
+  let result = fault("end.usage-write") || pwrite(fd, address, text.length, 0);
   if (result >= 0) result = result === text.length ? 0 : -Errno.ENOSPC;
   if (result === 0 && !upper.volatile) result = fdatasyncFd(fd);
   closeFd(fd);
   if (result === 0) {
-    result = fault("usage.commit") || renameAt(upper.workFd, newUsageFile, upper.workFd, usageFile);
+    result = fault("end.usage-commit") || renameAt(upper.workFd, newUsageFile, upper.workFd, usageFile);
   }
   if (result < 0) unlinkAt(upper.workFd, newUsageFile);
   return result;
