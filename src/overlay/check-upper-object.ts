@@ -5,6 +5,10 @@ import { S_IFDIR, S_IFMT, S_IFREG, type Stat } from "../sys/stat.js";
 import { getXattrAt } from "../sys/xattr.js";
 import type { UpperCheck } from "./check-upper.js";
 import { applyOverride, overrideXattr, readOverride } from "./override.js";
+import { allocatedXattr, parseAllocated } from "./quota/allocated.js";
+import type { Costs } from "./quota/costs-mark.js";
+import { baseXattr, parseBase } from "./quota/xattr-cost.js";
+import { copiedMark } from "./whiteout.js";
 
 const ORIGIN = /^(0|[1-9][0-9]{0,9}) ([0-9a-f]{16})( meta| metacopy)?$/;
 const REDIRECT = /^(0|[1-9][0-9]{0,9}) ([0-9a-f]{16})( told)?$/;
@@ -22,6 +26,9 @@ const own = new Set([
 ]);
 const ownOfRoot = new Set(["upper", "tree", "devices", "costs"]);
 const PREFIX = "user.imgfs.";
+const copiedName = copiedMark.toString();
+const allocatedName = allocatedXattr.toString();
+const baseName = baseXattr.toString();
 
 /** The first mark that is none of ours, or not at this place. */
 export function unknownMark(names: readonly string[], isRoot: boolean): string | undefined {
@@ -30,6 +37,29 @@ export function unknownMark(names: readonly string[], isRoot: boolean): string |
     const mark = name.slice(PREFIX.length);
     return !own.has(mark) && !mark.startsWith("kept.") && !(isRoot && ownOfRoot.has(mark));
   });
+}
+
+/** What is wrong with the marks by which a quota counts an object; undefined when nothing is. */
+export function costsProblem(
+  names: readonly string[],
+  isDirectory: boolean,
+  read: (name: Buffer) => Buffer | number,
+  { allocated: mayBeNoted, marked }: Pick<Costs, "allocated" | "marked">,
+): string | undefined {
+  if (names.includes(copiedName) && !isDirectory) return "marked as a copied directory, and is none";
+  const base = names.includes(baseName) ? read(baseXattr) : 0;
+  if (typeof base !== "number" && parseBase(base) === undefined) {
+    return `what the image gave it in xattrs is no number: "${displayName(base)}"`;
+  }
+  if (!names.includes(allocatedName)) return undefined;
+  if (isDirectory) return "has noted reserved blocks, and is a directory";
+  const value = read(allocatedXattr);
+  if (typeof value !== "number" && parseAllocated(value) === undefined) {
+    return "what it has noted as reserved is no list of ranges";
+  }
+  return marked && !mayBeNoted
+    ? "has noted reserved blocks in an upper directory that says there are none"
+    : undefined;
 }
 
 /** Makes a stat what the object shows, where it has an override; a wrong one is a finding. */

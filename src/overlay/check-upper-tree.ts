@@ -15,6 +15,7 @@ import { emptyStat, S_IFCHR, S_IFDIR, S_IFMT, S_IFREG, type Stat, statAt, statFd
 import { readXattrAt, readXattrFd, readXattrNamesAt, readXattrNamesFd } from "../sys/xattr.js";
 import type { UpperCheck } from "./check-upper.js";
 import {
+  costsProblem,
   markProblem,
   type Named,
   originProblem,
@@ -23,6 +24,7 @@ import {
   unknownMark,
 } from "./check-upper-object.js";
 import { resolvePath, trustedRedirect, userRedirect } from "./redirect.js";
+import { copiedMarks, whiteoutMarks } from "./whiteout.js";
 
 export interface TreeCheck {
   readonly objects: number;
@@ -43,7 +45,6 @@ const parent = Buffer.from("..");
 const opaqueMarks = ["user.overlay.opaque", "trusted.overlay.opaque"].map((name) => Buffer.from(name));
 const ownRedirect = Buffer.from("user.imgfs.redirect");
 const origin = Buffer.from("user.imgfs.origin");
-const whiteoutMarks = ["user.overlay.whiteout", "trusted.overlay.whiteout"];
 const metacopyMarks = ["user.overlay.metacopy", "trusted.overlay.metacopy"];
 
 /** Checks everything in the upper directory open at `rootFd`. Throws an Error when somebody changes it meanwhile. */
@@ -93,6 +94,16 @@ class Walk {
     } finally {
       closeFd(fd);
     }
+  }
+
+  private checkCosts(
+    path: string,
+    names: readonly string[],
+    isDirectory: boolean,
+    read: (key: Buffer) => Buffer | number,
+  ): void {
+    const problem = costsProblem(names, isDirectory, read, this.check.costs);
+    if (problem !== undefined) this.check.found.add(path, problem);
   }
 
   private up(fd: number, above: Level): number {
@@ -159,7 +170,14 @@ class Walk {
       else found.add(path, `an opaque mark of unknown value: "${displayName(Buffer.from(text, "latin1"))}"`);
     }
     const redirected = this.redirectOf(fd, path, names, place);
+    this.checkCosts(path, names, true, (key) => readXattrFd(fd, key));
     const row = opaque || lower === undefined ? -1 : (redirected ?? place);
+    if (row > 0 && this.check.costs.marked && !names.some((mark) => copiedMarks.includes(mark))) {
+      found.note(
+        path,
+        "merged with a directory of the image and not marked as a copy: a quota counts it as made here",
+      );
+    }
     if (row >= 0) this.claimDirectory(path, row, redirected !== undefined && redirected !== place);
     const list: Buffer[] = [];
     const read = readDirectory(fd, (bytes, start, end) => list.push(Buffer.from(bytes.subarray(start, end))));
@@ -225,6 +243,7 @@ class Walk {
     const strange = unknownMark(names, false);
     if (strange !== undefined)
       found.add(path, `a mark that imgfs does not make: "${displayName(Buffer.from(strange, "latin1"))}"`);
+    this.checkCosts(path, names, false, (key) => readXattrAt(fd, name, key));
     if (names.some((mark) => whiteoutMarks.includes(mark))) {
       if (size > 0) found.add(path, "marked as a whiteout, and has data");
       else if (!at.xattrWhiteouts)

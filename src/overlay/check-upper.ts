@@ -10,6 +10,7 @@ import { checkTree, type TreeCheck } from "./check-upper-tree.js";
 import { checkWork } from "./check-work.js";
 import { createLower, type Lower, type LowerTree } from "./lower.js";
 import { type Overrides, readOverrides } from "./override.js";
+import { type Costs, costsXattr, isCostsMark, readCosts } from "./quota/costs-mark.js";
 import { LAYOUT, treeMark, upperMark } from "./upper.js";
 
 /** One thing that is wrong, or worth a word, and where. */
@@ -73,6 +74,7 @@ export interface UpperCheck {
   /** The first digits of the tree that origins and marks must name; undefined when nothing says. */
   readonly tree: string | undefined;
   readonly overrides: Overrides;
+  readonly costs: Costs;
   /** What WORK/index holds: backing inode to row. */
   readonly indexed: Map<number, number>;
   /** What WORK/moved holds. */
@@ -89,12 +91,14 @@ export function checkUpper({ upper, work, image }: CheckUpperOptions): UpperRepo
     lock(rootFd, `upper directory ${upper}`);
     const found = new UpperFindings();
     const identity = readMark(upper, rootFd, found);
+    checkCosts(upper, rootFd, found);
     const tree = readTree(upper, rootFd, image, found);
     const check: UpperCheck = {
       found,
       lower: image === undefined ? undefined : createLower(image, true),
       tree: tree?.slice(0, 16),
       overrides: readOverrides(rootFd),
+      costs: readCosts(rootFd),
       indexed: new Map(),
       moved: new Set(),
       interrupted: false,
@@ -154,6 +158,12 @@ function readMark(path: string, rootFd: number, found: UpperFindings): string | 
     found.add(path, `its mark is none that imgfs writes: "${displayName(mark)}"`);
   }
   return identity;
+}
+
+function checkCosts(path: string, rootFd: number, found: UpperFindings): void {
+  const mark = readXattrFd(rootFd, costsXattr);
+  if (typeof mark === "number" || isCostsMark(mark)) return;
+  found.add(path, `what it says of costs in it is nothing that imgfs writes: "${displayName(mark)}"`);
 }
 
 /** The hex digits of the tree that the upper says it belongs to. */

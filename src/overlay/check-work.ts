@@ -17,6 +17,7 @@ import { readXattrAt } from "../sys/xattr.js";
 import type { UpperCheck } from "./check-upper.js";
 import { originProblem, showOverride } from "./check-upper-object.js";
 import { originXattr } from "./origin.js";
+import { parseUsage, readUsage } from "./quota/usage-file.js";
 import { renameForm } from "./swap.js";
 import { LAYOUT } from "./upper.js";
 
@@ -28,6 +29,8 @@ const entries: ReadonlyMap<string, number> = new Map([
   ["index", S_IFDIR],
   ["moved", S_IFDIR],
   ["rename", S_IFLNK],
+  ["usage", S_IFREG],
+  ["usage.new", S_IFREG],
 ]);
 
 /** Checks the workdir open at `fd`, and notes what its index and its records of moved directories say. */
@@ -47,7 +50,10 @@ export function checkWork(check: UpperCheck, path: string, fd: number, identity:
     } else present.add(text);
   }
   checkFormat(check, path, fd, present.has("format"), identity);
-  if (present.has("format.new")) found.note(`${path}/format.new`, "left over; the next mount removes it");
+  for (const name of ["format.new", "usage.new"]) {
+    if (present.has(name)) found.note(`${path}/${name}`, "left over; the next mount removes it");
+  }
+  if (present.has("usage")) checkUsage(check, `${path}/usage`, fd, identity);
   if (present.has("tmp")) checkTemporaries(check, `${path}/tmp`, fd);
   if (present.has("index")) withDirectory(check, path, fd, "index", (at, it) => checkIndex(check, at, it));
   if (present.has("moved")) withDirectory(check, path, fd, "moved", (at, it) => checkMoved(check, at, it));
@@ -97,6 +103,19 @@ function checkFormat(
   const shown = displayName(Buffer.from(layout, "latin1"));
   if (layout !== LAYOUT) found.add(`${path}/format`, `a layout this version does not know: "${shown}"`);
   else if (serves !== identity) found.add(path, "serves another upper directory; a mount would empty it");
+}
+
+/** A file that is not believed does no harm, and a crash of the machine may leave one. */
+function checkUsage({ found }: UpperCheck, path: string, workFd: number, identity: string | undefined): void {
+  const text = readUsage(workFd);
+  const saved = typeof text === "string" ? parseUsage(text) : undefined;
+  const problem =
+    saved === undefined
+      ? "says nothing of what the upper costs"
+      : saved.upper.startsWith(`${identity} `)
+        ? undefined
+        : "says what another upper costs";
+  if (problem !== undefined) found.note(path, `${problem}; the next mount removes it`);
 }
 
 function checkTemporaries({ found }: UpperCheck, path: string, workFd: number): void {

@@ -40,7 +40,7 @@ const impureMarks = ["user.imgfs.impure", "trusted.overlay.impure", "user.overla
 /** A directory of the image's has it from the step on that copies it up. */
 export const copiedMark: Buffer = Buffer.from("user.imgfs.copied");
 /** By these a directory is known to be a copy that another overlay, or a move, has made. */
-const copiedMarks = [
+export const copiedMarks: readonly string[] = [
   "user.imgfs.copied",
   "user.imgfs.redirect",
   "trusted.overlay.redirect",

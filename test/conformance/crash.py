@@ -7,6 +7,7 @@
   crash.py errors CLI IMAGE FOLDER FORM PART OF  < JSON   each operation again and again, each step failing once
           JSON is a list: the trace of this form, and those of others, which have done what is the same in them
   crash.py setup  CLI IMAGE FOLDER FORM POINT...   both for the steps of a mount that makes its upper
+  crash.py end    CLI IMAGE FOLDER FORM POINT...   both for the steps at the end of a mount
 
 FORM is what the kernel lets the daemon do: `whole`, `no-rename` (RENAME_WHITEOUT is refused), `no-mknod` (devices are), or
 `no-owners` (nothing is given to another user, and no device made).
@@ -468,6 +469,18 @@ class Mount:
         if done.returncode != 0:
             raise Wrong(f"check --upper: {done.stdout.decode()}{done.stderr.decode()}")
 
+    def counts(self):
+        """What the quota says of the upper is what is there."""
+        done = subprocess.run([self.cli, "du", self.upper, "--work", self.work, "--json"], capture_output=True)
+        if done.returncode != 0:
+            raise Wrong(f"du: {done.stderr.decode()}")
+        there = json.loads(done.stdout)
+        told = os.statvfs(self.path)
+        used = ((told.f_blocks - told.f_bfree) * told.f_frsize, told.f_files - told.f_ffree)
+        if used != (there["bytes"], there["inodes"]):
+            raise Wrong(f"the quota says {used} bytes and inodes, du {there['bytes'], there['inodes']}")
+        return used
+
     def clean(self):
         close_held()
         libc.umount2(os.fsencode(self.path), 2)
@@ -602,6 +615,7 @@ def kill(mount, given, part, of):
     names = sorted(os.listdir(mount.path))
     if names != sorted(os.listdir(os.path.join(mount.folder, "..", "tree"))):
         raise Wrong(f"the root shows {names[:5]}...")
+    mount.counts()
     mount.stop()
     return {"kills": len(kills), **outcomes, "points": sorted({point for _, _, point, _ in kills})}
 
@@ -670,6 +684,7 @@ def errors(mount, given, part, of, code="EIO"):
         found = differences(without_inos(wanted["after"]), without_inos(look(place(mount, case)(""), {})))
         if found:
             failures.append(f"{wanted['name']}: after failures and a remount {'; '.join(found[:6])}")
+    mount.counts()
     mount.stop()
     if failures:
         raise Wrong(f"{len(failures)} of {len(numbers)}:\n" + "\n".join(failures[:30]))
@@ -748,6 +763,23 @@ def left_rename(mount):
     mount.dead()
 
 
+def left_usage(mount):
+    """A mount with a quota has ended as it should."""
+    mount.start()
+    os.chmod(place(mount, 0)("h1"), 0o600)
+    mount.stop()
+    if not os.path.exists(os.path.join(mount.work, "usage")):
+        raise Wrong("WORK/usage was not left")
+
+
+def left_unmarked(mount):
+    """Of a version that knew no quota."""
+    left_usage(mount)
+    os.removexattr(mount.upper, "user.imgfs.costs")
+    os.removexattr(os.path.join(mount.upper, "c000"), "user.imgfs.copied")
+    os.unlink(os.path.join(mount.work, "usage"))
+
+
 def left_whiteout_file(mount):
     """Another overlay has left a whiteout as a file, of a name that the image does not have."""
     os.mkdir(mount.upper, 0o755)
@@ -756,7 +788,7 @@ def left_whiteout_file(mount):
 
 BEFORE_SETUP = {
     "setup.drop": served_another, "setup.sweep": left_in_index, "setup.finish-rename": left_rename,
-    "setup.convert": left_whiteout_file,
+    "setup.convert": left_whiteout_file, "setup.usage": left_usage, "setup.copied": left_unmarked,
 }  # fmt: skip
 
 
@@ -816,8 +848,46 @@ def setup_once(mount, point, action):
         if (root.st_mode, root.st_uid) != (shown.st_mode, shown.st_uid):
             raise Wrong("the root is not the image's")
         os.chmod(p("d/file"), 0o600)
+        mount.counts()
         mount.kill()
     mount.check()
+
+
+# ------------------------------------------------------------------------------------------------ the end of a mount
+
+
+def end(mount, points):
+    """A mount whose last steps kill the daemon or fail: the next one knows what the upper costs all the same."""
+    base = mount.folder
+    failures = []
+    for number, (point, action) in enumerate((p, a) for p in points for a in ("kill", "EIO")):
+        one = Mount(mount.cli, mount.image, os.path.join(base, str(number)), mount.form)
+        try:
+            end_once(one, point, action)
+        except Wrong as cause:
+            failures.append(f"{point}:{action}: {cause}")
+        finally:
+            one.clean()
+    if failures:
+        raise Wrong("\n".join(failures))
+    return {"points": points}
+
+
+def end_once(mount, point, action):
+    mount.start(f"{point}:{action}")
+    p = place(mount, 0)
+    make(p("new"), data=b"x" * 10000)
+    write_at(p("d/file"), b"changed", 3)
+    used = mount.counts()
+    mount.stop()
+    mount.wait_for_death()
+    if os.path.exists(os.path.join(mount.work, "usage")):
+        raise Wrong("WORK/usage was left all the same")
+    mount.check()
+    mount.start()
+    if mount.counts() != used:
+        raise Wrong(f"{mount.counts()} instead of {used}")
+    mount.stop()
 
 
 def main():
@@ -837,6 +907,8 @@ def main():
             result = errors(mount, json.load(sys.stdin), int(rest[0]), int(rest[1]))
         elif what == "setup":
             result = setup(mount, rest)
+        elif what == "end":
+            result = end(mount, rest)
         print(json.dumps(result))
         return 0
     except Wrong as cause:

@@ -59,12 +59,19 @@ function copyTogether(): { upper: string; work: string } {
   return { upper: join(folder, upper), work: join(folder, work) };
 }
 
-function mark(target: string, name: string, value: string | undefined): void {
+/** What a file notes as reserved. */
+function blocks(...edges: number[]): Buffer {
+  const value = Buffer.alloc(edges.length * 8);
+  for (const [i, edge] of edges.entries()) value.writeBigUInt64LE(BigInt(edge), i * 8);
+  return value;
+}
+
+function mark(target: string, name: string, value: string | Buffer | undefined): void {
   const fd = openSync(target, "r");
   const result =
     value === undefined
       ? removeXattrFd(fd, Buffer.from(name))
-      : writeXattrFd(fd, Buffer.from(name), Buffer.from(value));
+      : writeXattrFd(fd, Buffer.from(name), Buffer.from(value as string));
   closeSync(fd);
   expect(result).toBe(0);
 }
@@ -103,6 +110,57 @@ const inUpper: readonly Damage[] = [
     damage: (upper) => mark(join(upper, "etc/motd"), "user.imgfs.origin", `${rows.full} ${head()}`),
     at: "/etc/motd",
     problem: /which is no file$/,
+  },
+  ...(
+    [
+      ["that are no list of ranges", Buffer.from("seven")],
+      ["with an end before its start", blocks(5, 3)],
+      ["that overlap", blocks(1, 5, 4, 9)],
+      ["in no order", blocks(8, 9, 1, 2)],
+      ["with half a range", blocks(1, 2, 3)],
+      ["in more ranges than are written", blocks(...Array.from({ length: 130 }, (_, i) => i))],
+      ["beyond any file", Buffer.alloc(16, 0xff)],
+    ] as const
+  ).map(
+    ([what, value]): Damage => ({
+      kind: `reserved blocks ${what}`,
+      damage: (upper) => {
+        mark(upper, "user.imgfs.costs", "1a");
+        mark(join(upper, "renamed"), "user.imgfs.allocated", value);
+      },
+      at: "/renamed",
+      problem: /^what it has noted as reserved is no list of ranges$/,
+    }),
+  ),
+  {
+    kind: "reserved blocks where the root says that there are none",
+    damage: (upper) => mark(join(upper, "renamed"), "user.imgfs.allocated", blocks(1, 2)),
+    at: "/renamed",
+    problem: /^has noted reserved blocks in an upper directory that says there are none$/,
+  },
+  {
+    kind: "a directory with reserved blocks",
+    damage: (upper) => mark(join(upper, "etc"), "user.imgfs.allocated", blocks(1, 2)),
+    at: "/etc",
+    problem: /^has noted reserved blocks, and is a directory$/,
+  },
+  {
+    kind: "a file that says it is a copied directory",
+    damage: (upper) => mark(join(upper, "etc/motd"), "user.imgfs.copied", ""),
+    at: "/etc/motd",
+    problem: /^marked as a copied directory, and is none$/,
+  },
+  {
+    kind: "xattrs of the image in no number",
+    damage: (upper) => mark(join(upper, "etc"), "user.imgfs.base-xattrs", "-5"),
+    at: "/etc",
+    problem: /^what the image gave it in xattrs is no number: "-5"$/,
+  },
+  {
+    kind: "a root that says nothing known of costs",
+    damage: (upper) => mark(upper, "user.imgfs.costs", "1xa"),
+    at: "",
+    problem: /^what it says of costs in it is nothing that imgfs writes: "1xa"$/,
   },
   {
     kind: "two copies of one file",
@@ -386,7 +444,7 @@ describe("check --upper", () => {
   it("tells what the next mount puts in order as notes", () => {
     const { upper, work } = copyTogether();
     writeFileSync(join(work, "tmp/17"), "");
-    writeFileSync(join(work, "format.new"), "");
+    for (const name of ["format.new", "usage.new", "usage"]) writeFileSync(join(work, name), "");
     symlinkSync("1 2 3/a/b", join(work, "rename"));
     const { findings, notes } = checkUpper({ upper, work, image });
     expect(findings).toEqual([]);
@@ -394,9 +452,38 @@ describe("check --upper", () => {
       "/format.new",
       "/rename",
       "/tmp",
+      "/usage",
+      "/usage.new",
     ]);
     expect(mount(path, upper, { work }).read("etc/motd")).toBe("hello\n");
     expect(readdirSync(work).sort()).toEqual(["format", "index", "moved", "tmp"]);
+  });
+
+  it("tells what a quota counts as made here, and of the image's", () => {
+    const { upper, work } = copyTogether();
+    mark(join(upper, "etc"), "user.imgfs.copied", undefined);
+    const { findings, notes } = checkUpper({ upper, work, image });
+    expect(findings).toEqual([]);
+    expect(notes).toEqual([
+      {
+        path: join(upper, "etc"),
+        problem:
+          "merged with a directory of the image and not marked as a copy: a quota counts it as made here",
+      },
+    ]);
+  });
+
+  it("tells of a count of another upper, which no mount believes", () => {
+    const { upper, work } = copyTogether();
+    const boot = "01234567-0123-0123-0123-0123456789ab";
+    const text = `imgfs usage 1\nupper 0123456789abcdef 1:2 1:3\nboot ${boot}\nbytes 0\ninodes 0\n`;
+    writeFileSync(join(work, "usage"), text);
+    expect(checkUpper({ upper, work, image })).toMatchObject({
+      findings: [],
+      notes: [
+        { path: join(work, "usage"), problem: "says what another upper costs; the next mount removes it" },
+      ],
+    });
   });
 
   it("tells what has lost its names where the workdir is gone, and asks for one that is named", () => {

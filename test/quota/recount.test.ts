@@ -37,8 +37,8 @@ function counting(upper: string, of = image): Counting {
   const memory = createLedgerMemory();
   const quota: QuotaOptions = {
     mode: "exclusive",
-    bytes: Infinity,
-    inodes: Infinity,
+    bytes: "unlimited",
+    inodes: "unlimited",
     errno: "EDQUOT",
     imageBytes: 0,
     ledger: memory,

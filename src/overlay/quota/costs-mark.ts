@@ -19,6 +19,11 @@ export interface Costs {
   xattrs: boolean;
 }
 
+/** Whether a value is one that this version writes. */
+export function isCostsMark(value: Buffer): boolean {
+  return form.test(value.toString("latin1"));
+}
+
 /** What the upper directory open at `rootFd` says. A value that this version does not know says nothing. */
 export function readCosts(rootFd: number): Costs {
   const value = readXattrFd(rootFd, costsXattr);
