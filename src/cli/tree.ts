@@ -59,6 +59,7 @@ const valuesByName: Readonly<Record<string, readonly Value[]>> = {
   dir: [directory],
   dest: [directory],
   mountpoint: [directory],
+  upper: [directory],
   file: [path],
   image: [path],
   source: [{ kind: "source", words: sourceForms.split(", ").map((form) => form.replace(/:.*/, ":")) }],

@@ -43,6 +43,7 @@ const lines: readonly (readonly [typed: string, inBash: string, inZsh: string])[
     "imgfs mount lower.imgfs lower.imgfs ",
     "imgfs mount lower.imgfs lower.imgfs ",
   ],
+  ["imgfs du m", "imgfs du mnt/", "imgfs du mnt/"],
   ["imgfs mount --pid-file mo", "imgfs mount --pid-file monday.txt ", "imgfs mount --pid-file monday.txt "],
   // Sources: a transport, then a path.
   ["imgfs build docker-a", "imgfs build docker-archive:", "imgfs build docker-archive:"],

@@ -40,6 +40,7 @@ describe.skipIf(missing !== undefined)(titleOf("man pages", missing), () => {
     const whole = await shown("imgfs.1");
     const own = new Map([
       ["build", await shown("imgfs-build.1")],
+      ["du", await shown("imgfs-du.1")],
       ["mount", await shown("imgfs-mount.1")],
       ["run", await shown("imgfs-run.1")],
     ]);
