@@ -13,6 +13,10 @@ export {
   type BuildResult,
   type BuiltLayer,
   buildImage,
+  type Login,
+  RegistryError,
+  type RegistryFailure,
+  type RegistryOptions,
 } from "../builder/image.js";
 export type { TarMember } from "../builder/tar/member.js";
 export { type TarHandler, TarReader } from "../builder/tar/reader.js";

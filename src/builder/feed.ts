@@ -72,8 +72,6 @@ export class FeedWriter {
 export function* feedPieces(shared: SharedArrayBuffer): Generator<Uint8Array, void> {
   const words = new Int32Array(shared, 0, Word.length);
   const bytes = new Uint8Array(shared, headerBytes);
-  // A copy: not every library takes shared memory, and the writer may have the room again at once.
-  const buffer = Buffer.allocUnsafeSlow(maxPiece);
   for (;;) {
     const events = Atomics.load(words, Word.events);
     const state = Atomics.load(words, Word.state);
@@ -87,9 +85,8 @@ export function* feedPieces(shared: SharedArrayBuffer): Generator<Uint8Array, vo
     }
     const at = (read >>> 0) % capacity;
     const length = Math.min(available, maxPiece, capacity - at);
-    buffer.set(bytes.subarray(at, at + length));
+    yield bytes.subarray(at, at + length);
     Atomics.store(words, Word.read, (read + length) | 0);
     Atomics.notify(words, Word.read);
-    yield buffer.subarray(0, length);
   }
 }

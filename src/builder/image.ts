@@ -13,20 +13,26 @@ import { Image } from "../imgfs/image.js";
 import { mergeLayers } from "../imgfs/merge.js";
 import type { LayerSummary } from "../imgfs/writer.js";
 import { makeConfig } from "../oci/config.js";
-import { openSource } from "../oci/open.js";
+import { isRemote, openSource } from "../oci/open.js";
 import { RegistryError } from "../oci/registry/errors.js";
 import type { RegistryOptions } from "../oci/registry/options.js";
 import type { ImageSource, LayerSource } from "../oci/source.js";
 import type { ConvertedLayer } from "./layer.js";
-import { convertAll } from "./pool.js";
+import { convertAll, type PoolOptions, Threads } from "./pool.js";
 import { Staging } from "./staging.js";
 import { createUnpacking } from "./unpacking.js";
 
+export type { Login } from "../oci/registry/credentials.js";
+export { RegistryError, type RegistryFailure } from "../oci/registry/errors.js";
+export type { RegistryOptions } from "../oci/registry/options.js";
+
 /** Workers unless the caller says otherwise: with gzip each keeps two cores busy, and each holds a layer's tree. */
 const maxDefaultJobs = 4;
+/** Workers that are started before it is known how many layers there are. */
+const startedBefore = 2;
 
 export interface BuildOptions {
-  /** Layers converted at the same time; the number of cores, at most 4, unless given. */
+  /** Layers converted at the same time; the number of cores, at most 4, unless given; from a registry 4. */
   readonly jobs?: number | undefined;
   /** `os/arch[/variant]`; this machine's unless given. */
   readonly platform?: string | undefined;
@@ -116,6 +122,10 @@ export async function buildImage(
   signal?.throwIfAborted();
   let made: Staging | undefined;
   let opened: ImageSource | undefined;
+  // What comes over a network waits for it most of the time, whatever the number of cores.
+  const count =
+    jobs ?? (isRemote(source) ? maxDefaultJobs : Math.min(availableParallelism(), maxDefaultJobs));
+  const threads = isRemote(source) ? new Threads(Math.min(count, startedBefore)) : undefined;
   const stage = (): Staging => (made ??= new Staging(dest));
   try {
     let archives = 0;
@@ -134,12 +144,7 @@ export async function buildImage(
       layers: image.layers.map(({ digest, bytes }) => ({ digest, size: bytes.size })),
     });
     const staging = stage();
-    const layers = await convertLayers(
-      image,
-      staging,
-      jobs ?? Math.min(availableParallelism(), maxDefaultJobs),
-      { codec, onEvent, signal },
-    );
+    const layers = await convertLayers(image, staging, { jobs: count, threads }, { codec, onEvent, signal });
     signal?.throwIfAborted();
     onEvent({ type: "merge", layers: layers.length });
     const config =
@@ -168,6 +173,7 @@ export async function buildImage(
     return result;
   } finally {
     made?.discard();
+    await threads?.end();
     await opened?.close?.();
   }
 }
@@ -203,7 +209,7 @@ interface Hooks {
 async function convertLayers(
   image: ImageSource,
   staging: Staging,
-  jobs: number,
+  { jobs, threads }: Pick<PoolOptions, "jobs" | "threads">,
   { codec, onEvent, signal }: Hooks,
 ): Promise<StagedLayer[]> {
   const staged: (StagedLayer | undefined)[] = image.layers.map((layer) => reusable(layer, codec, staging));
@@ -234,6 +240,7 @@ async function convertLayers(
     jobs,
     signal,
     fetch: image.fetch,
+    threads,
     onStart: (task) =>
       onEvent({ type: "layer-start", layer: todo[task] as number, size: layerAt(task).bytes.size }),
     onProgress: (task, done) =>

@@ -20,6 +20,8 @@ export interface PoolOptions {
   readonly signal: AbortSignal | undefined;
   /** Opens the bytes of a remote layer. */
   readonly fetch?: ImageSource["fetch"] | undefined;
+  /** Those that were started before; they are ended in any case. */
+  readonly threads?: Threads | undefined;
   readonly onStart: (task: number) => void;
   /** Source bytes read so far; at most ten a second for each task. */
   readonly onProgress: (task: number, done: number) => void;
@@ -39,10 +41,9 @@ export async function convertAll(
   options.signal?.throwIfAborted();
   const queue = tasks.map((_, i) => i).sort((a, b) => sizeOf(tasks, b) - sizeOf(tasks, a));
   const results: ConvertedLayer[] = [];
-  const workers: Worker[] = [];
-  const exits: Promise<unknown>[] = [];
+  const { threads = new Threads(0) } = options;
+  const { shared } = threads;
   const feeds = new Set<Feed>();
-  const shared = new Int32Array(new SharedArrayBuffer(4 * Shared.length));
   let stop: (reason: unknown) => void = () => {};
   const stopped = new Promise<never>((_, reject) => {
     stop = reject;
@@ -52,12 +53,7 @@ export async function convertAll(
   options.signal?.addEventListener("abort", onAbort);
 
   const work = async (): Promise<void> => {
-    const worker = new Worker(new URL("./layer-worker.js", import.meta.url), {
-      ...baseOptions,
-      workerData: shared,
-    });
-    workers.push(worker);
-    exits.push(new Promise((exited) => worker.once("exit", exited)));
+    const worker = threads.take();
     for (let task = queue.shift(); task !== undefined; task = queue.shift()) {
       const index = task;
       options.onStart(index);
@@ -85,15 +81,49 @@ export async function convertAll(
     return results;
   } finally {
     options.signal?.removeEventListener("abort", onAbort);
-    Atomics.store(shared, Shared.stop, 1);
     for (const feed of feeds) feed.stop();
-    for (const worker of workers) {
-      // A worker that fails while it ends has nothing left to tell.
-      worker.on("error", () => {});
-      worker.postMessage({ type: "end" } satisfies WorkerRequest);
-    }
-    await Promise.all(exits);
+    await threads.end();
     await Promise.all([...feeds].map((feed) => feed.ended));
+  }
+}
+
+/** The threads of a conversion. `end` is for whoever has made them and has not handed them to convertAll. */
+export class Threads {
+  /** What the workers share, see shared.ts. */
+  readonly shared: Int32Array = new Int32Array(new SharedArrayBuffer(4 * Shared.length));
+  private readonly workers: Worker[] = [];
+  private readonly waiting: Worker[] = [];
+  private readonly exits: Promise<unknown>[] = [];
+
+  /** Starts `count` of them before there is work: while a registry is asked a core has nothing else to do. */
+  constructor(count: number) {
+    for (let i = 0; i < count; i++) this.waiting.push(this.start());
+  }
+
+  /** One that lives: where it could not even start, the one that is started now tells its user so. */
+  take(): Worker {
+    for (let worker = this.waiting.shift(); worker !== undefined; worker = this.waiting.shift()) {
+      if (worker.threadId !== -1) return worker;
+    }
+    return this.start();
+  }
+
+  /** Stops every conversion at its next piece, and resolves when no worker is alive. */
+  async end(): Promise<void> {
+    Atomics.store(this.shared, Shared.stop, 1);
+    for (const worker of this.workers.splice(0)) worker.postMessage({ type: "end" } satisfies WorkerRequest);
+    await Promise.all(this.exits);
+  }
+
+  private start(): Worker {
+    const worker = new Worker(new URL("./layer-worker.js", import.meta.url), {
+      ...baseOptions,
+      workerData: this.shared,
+    });
+    worker.on("error", () => {});
+    this.workers.push(worker);
+    this.exits.push(new Promise((exited) => worker.once("exit", exited)));
+    return worker;
   }
 }
 

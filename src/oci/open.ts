@@ -23,6 +23,11 @@ const openers: Readonly<Record<Transport, Opener>> = {
   docker: async (reference, options) => (await import("./registry/open.js")).openRegistry(reference, options),
 };
 
+/** Whether a source is fetched over the network. */
+export function isRemote(text: string): boolean {
+  return text.startsWith("docker:");
+}
+
 /**
  * Opens any source that oci/reference.ts can parse. The manifest and the config are read and checked; no layer is.
  * Throws one-line Errors that name the object.

@@ -108,6 +108,36 @@ describe.skipIf(missing)(titleOf("a build from a registry", missing), () => {
     expect(await shell(`'${command}' cat '${flat}' /etc/c`)).toBe("c");
   });
 
+  it("takes plain and zstd layers, and foreign codecs of the blobs, in every way there is to decode", async () => {
+    const zstd = new Layout(scratch("zstd"));
+    const packed = new Map(
+      await Promise.all(
+        layers.map(async (layer) => {
+          const path = scratch("layer");
+          writeFileSync(path, layer);
+          await shell(`zstd -q '${path}'`);
+          return [layer, readFileSync(`${path}.zst`)] as const;
+        }),
+      ),
+    );
+    zstd.tag(zstd.image(layers, { compress: (layer) => packed.get(layer) as Buffer }), "zstd");
+    await push(plain.host, "forms", zstd);
+    const bare = new Layout(scratch("plain"));
+    bare.tag(bare.image(layers), "plain");
+    await push(plain.host, "forms", bare);
+    const index = expected["index.imgfs"];
+    for (const [tag, provider] of [
+      ["plain", "node"],
+      ["zstd", "libzstd"],
+      ["zstd", "fzstd"],
+    ] as const) {
+      const dest = scratch("image");
+      const args = ["build", `docker://${plain.host}/forms:${tag}`, dest, "--tls-verify=false"];
+      expect((await imgfs({}, args, { env: { IMGFS_ZSTD: provider } })).code).toBe(0);
+      expect(filesOf(dest)["index.imgfs"]).toBe(index);
+    }
+  });
+
   it("is the user's by --json, and names the digests", async () => {
     const { stdout } = await imgfs({}, [
       "build",

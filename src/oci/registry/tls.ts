@@ -29,14 +29,15 @@ export interface HostTls {
  * TLS for `host[:port]`, as the reference writes it. Certificates of `--cert-dir` are shown to the registry alone
  * (`isOwn`), its authorities count for other hosts, too. Throws a RegistryError that names the file that is wrong.
  */
-export function hostTls(host: string, isOwn: boolean, options: RegistryOptions): HostTls {
+export function hostTls(host: string, isOwn: boolean, isChecked: boolean, options: RegistryOptions): HostTls {
   const environment = options.environment ?? process.env;
   const folder = certFolder(host, options, environment);
-  const authorities = [...systemAuthorities(environment)];
+  // Nothing is checked against them where nothing is checked, and reading them takes its time.
+  const authorities = isChecked ? [...systemAuthorities(environment)] : [];
   const pairs: { cert: Buffer; key: Buffer }[] = [];
   for (const name of folder === undefined ? [] : listFolder(folder)) {
     const path = join(folder as string, name);
-    if (name.endsWith(".crt")) authorities.push(read(path).toString("latin1"));
+    if (name.endsWith(".crt") && isChecked) authorities.push(read(path).toString("latin1"));
     if (name.endsWith(".cert") && (isOwn || options.certDir === undefined)) {
       const key = path.replace(/\.cert$/, ".key");
       if (!existsSync(key)) {
@@ -50,7 +51,7 @@ export function hostTls(host: string, isOwn: boolean, options: RegistryOptions):
   }
   try {
     const secureContext = createSecureContext({
-      ca: authorities,
+      ...(isChecked ? { ca: authorities } : {}),
       ...(pairs.length === 0
         ? {}
         : { cert: pairs.map(({ cert }) => cert), key: pairs.map(({ key }) => key) }),

@@ -105,7 +105,8 @@ export class Transport {
     const requestTls =
       url.protocol === "https:"
         ? {
-            secureContext: hostTls(isOwn ? registry : url.host, isOwn, this.options).secureContext,
+            secureContext: hostTls(isOwn ? registry : url.host, isOwn, !isInsecure, this.options)
+              .secureContext,
             rejectUnauthorized: !isInsecure,
           }
         : {};

@@ -1,0 +1,108 @@
+// `imgfs build` from a registry on loopback beside the same image in a layout, in turn, A B C A B C:
+//   node bench/compare/registry.mjs oci:DIR:TAG [--rounds N] [--codec CODEC] [--jobs N]
+// Needs docker-registry and skopeo. The measure is the build from the layout; the other way to an image in a registry is
+// `skopeo copy` into a layout and a build from that. Prints medians, processor time of the client, and the median of each
+// round's ratio to the measure.
+import { spawn, spawnSync } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+
+const imgfs = fileURLToPath(new URL("../../bin/imgfs", import.meta.url));
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { rounds: { type: "string", default: "5" }, codec: { type: "string" }, jobs: { type: "string" } },
+});
+const source = positionals[0];
+const rounds = Number(values.rounds);
+if (!source?.startsWith("oci:") || !(rounds > 0)) {
+  console.error("usage: node bench/compare/registry.mjs oci:DIR:TAG [--rounds N] [--codec CODEC] [--jobs N]");
+  process.exit(2);
+}
+
+const work = mkdtempSync(join(process.env.TMPDIR ?? tmpdir(), "imgfs-registry-bench-"));
+const target = join(work, "target");
+const copy = join(work, "copy");
+const quoted = (word) => `'${word.replaceAll("'", "'\\''")}'`;
+
+function run(command, args) {
+  const { status, stderr, error } = spawnSync(command, args, { encoding: "utf8" });
+  if (status !== 0) throw new Error(`${command} ${args.join(" ")}: ${error?.message ?? stderr}`);
+}
+
+function freePort() {
+  return new Promise((resolve) => {
+    const server = createServer().listen(0, "127.0.0.1", () => {
+      const { port } = server.address();
+      server.close(() => resolve(port));
+    });
+  });
+}
+
+/** Seconds of wall and processor time of a shell command and its children. */
+function measure(command) {
+  rmSync(target, { recursive: true, force: true });
+  rmSync(copy, { recursive: true, force: true });
+  const start = process.hrtime.bigint();
+  const done = spawnSync(
+    "sh",
+    ["-c", `{ ${command}; } >/dev/null 2>"$0" || { cat "$0" >&2; exit 1; }; times`, join(work, "log")],
+    {
+      encoding: "utf8",
+    },
+  );
+  const wall = Number(process.hrtime.bigint() - start) / 1e9;
+  if (done.status !== 0) throw new Error(`${command}: exit ${done.status}: ${done.stderr}`);
+  const times = [...done.stdout.matchAll(/(\d+)m([\d.]+)s/g)].map(
+    ([, minutes, seconds]) => minutes * 60 + Number(seconds),
+  );
+  return { wall, cpu: times.reduce((sum, time) => sum + time, 0) };
+}
+
+const median = (numbers) => numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)];
+
+const host = `127.0.0.1:${await freePort()}`;
+const config = join(work, "registry.yml");
+writeFileSync(
+  config,
+  `version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: ${work}/store}}\nhttp: {addr: "${host}"}\n`,
+);
+const registry = spawn("docker-registry", ["serve", config], { stdio: "ignore" });
+registry.on("error", () => console.error("docker-registry cannot be run"));
+try {
+  await sleep(1000);
+  const image = `docker://${host}/bench/image:latest`;
+  run("skopeo", ["copy", "-q", "--dest-tls-verify=false", source, image]);
+  const options = `--progress none${values.codec ? ` --codec ${values.codec}` : ""}${values.jobs ? ` --jobs ${values.jobs}` : ""}`;
+  const build = (from, more = "") =>
+    `${quoted(imgfs)} build ${quoted(from)} ${quoted(target)} ${options}${more}`;
+  const commands = {
+    "build oci:": build(source),
+    "build docker://": build(image, " --tls-verify=false"),
+    "skopeo copy, build oci:": `skopeo copy -q --src-tls-verify=false ${quoted(image)} ${quoted(`oci:${copy}:x`)}; ${build(`oci:${copy}:x`)}`,
+  };
+  const taken = Object.fromEntries(Object.keys(commands).map((name) => [name, []]));
+  // The first round finds cold caches and memory that nobody has touched yet: it does not count.
+  for (let round = -1; round < rounds; round++) {
+    for (const [name, command] of Object.entries(commands)) {
+      const time = measure(command);
+      if (round >= 0) taken[name].push(time);
+    }
+  }
+  const [reference] = Object.values(taken);
+  console.log(`${"".padEnd(26)}   wall     cpu   ratio`);
+  for (const [name, times] of Object.entries(taken)) {
+    const seconds = (pick) => `${median(times.map(pick)).toFixed(2)} s`.padStart(7);
+    const ratio = median(times.map(({ wall }, i) => wall / reference[i].wall)).toFixed(2);
+    console.log(
+      `${name.padEnd(26)} ${seconds(({ wall }) => wall)} ${seconds(({ cpu }) => cpu)}   ${ratio.padStart(5)}`,
+    );
+  }
+} finally {
+  registry.kill("SIGKILL");
+  rmSync(work, { recursive: true, force: true });
+}
