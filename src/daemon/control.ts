@@ -26,7 +26,7 @@ import {
 } from "./control-protocol.js";
 
 /** Connections at a time; for one more, the one that has been quiet longest ends. */
-const CLIENT_LIMIT = 32;
+export const CLIENT_LIMIT = 32;
 /** Bytes of a request that is too long that are read and dropped. */
 const IGNORED_LIMIT = 1 << 20;
 const NEWLINE = 10;

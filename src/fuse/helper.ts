@@ -33,9 +33,10 @@ port.on("message", (task: Task) => {
     case "job": {
       const result = attempt(task.job);
       if (task.unique !== 0) {
+        // Counted first: whoever has the reply finds it counted.
+        const { timed } = task;
+        if (timed !== undefined) counters?.answeredLate(timed.opcode, timed.since, result.status);
         notifier.reply(task.unique, result.status);
-        if (task.timed !== undefined)
-          counters?.answeredLate(task.timed.opcode, task.timed.since, result.status);
       }
       port.postMessage({ id: task.id, ...result } satisfies TaskDone);
       if (task.unique === 0) signalEventFd(wakeFd);

@@ -127,8 +127,8 @@ export class DeferredServices implements Services {
     }
     this.offloaded.delete(id);
     this.open.delete(request.unique);
-    this.notifier.reply(request.unique, result.status);
     this.counters.answeredLate(request.opcode, request.since, result.status);
+    this.notifier.reply(request.unique, result.status);
   }
 
   private post(pool: HelperPool, task: Task): boolean {
