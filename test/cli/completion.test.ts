@@ -36,6 +36,10 @@ const lines: readonly (readonly [typed: string, inBash: string, inZsh: string])[
   ["imgfs ls --log-format js", "imgfs ls --log-format json ", "imgfs ls --log-format json "],
   // Directories only, where nothing else fits.
   ["imgfs umount m", "imgfs umount mnt/", "imgfs umount mnt/"],
+  ["imgfs quota --set 1G m", "imgfs quota --set 1G mnt/", "imgfs quota --set 1G mnt/"],
+  // A value that may be left out is never the next word.
+  ["imgfs status --watch m", "imgfs status --watch mnt/", "imgfs status --watch mnt/"],
+  ["imgfs status --watch=5 --j", "imgfs status --watch=5 --json ", "imgfs status --watch=5 --json "],
   ["imgfs mount --upper=m", "imgfs mount --upper=mnt/", "imgfs mount --upper=mnt/"],
   ["imgfs mount --devices image m", "imgfs mount --devices image mnt/", "imgfs mount --devices image mnt/"],
   [

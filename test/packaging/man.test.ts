@@ -42,7 +42,9 @@ describe.skipIf(missing !== undefined)(titleOf("man pages", missing), () => {
       ["build", await shown("imgfs-build.1")],
       ["du", await shown("imgfs-du.1")],
       ["mount", await shown("imgfs-mount.1")],
+      ["quota", await shown("imgfs-quota.1")],
       ["run", await shown("imgfs-run.1")],
+      ["status", await shown("imgfs-status.1")],
     ]);
     const pageWith = (name: string): string => own.get(name) ?? whole;
     const wanted = tree.commands.flatMap(({ name, usage, options }) => [
