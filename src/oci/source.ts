@@ -66,8 +66,8 @@ export interface ImageSource {
   readonly layers: readonly LayerSource[];
   /** Registry and repository that the layers come from, for messages; undefined where nothing is remote. */
   readonly place?: string;
-  /** Opens a remote layer; its bytes are as many as the manifest says, and not checked otherwise. */
-  readonly fetch?: (bytes: RemoteBytes, signal?: AbortSignal) => AsyncIterable<Uint8Array>;
+  /** Opens a remote layer from byte `start` on; what comes ends where the manifest says, and is not checked otherwise. */
+  readonly fetch?: (bytes: RemoteBytes, signal?: AbortSignal, start?: number) => AsyncIterable<Uint8Array>;
   /** Ends what the source holds open: connections. */
   readonly close?: () => Promise<void>;
 }

@@ -58,8 +58,7 @@ export async function openRegistry(reference: Reference, options: SourceOptions)
         throw new RegistryError("damaged", displayName(Buffer.from(`${place}: ${cause.message}`)));
       },
     );
-    const fetch = (bytes: RemoteBytes, stop?: AbortSignal): AsyncIterable<Uint8Array> =>
-      fetchLayer(sources, bytes, stop);
+    const fetch: ImageSource["fetch"] = (bytes, stop, start = 0) => fetchLayer(sources, bytes, stop, start);
     return { ...image, place, fetch, close };
   } catch (cause) {
     await close();
@@ -196,6 +195,7 @@ async function* fetchLayer(
   endpoints: readonly Endpoint[],
   { digest, size, urls, isForeign }: RemoteBytes,
   signal: AbortSignal | undefined,
+  start: number,
 ): AsyncGenerator<Uint8Array> {
   if (size === 0) return;
   const last = endpoints.at(-1) as Endpoint;
@@ -213,7 +213,7 @@ async function* fetchLayer(
   for (const [i, { endpoint, open }] of all.entries()) {
     let begun = false;
     try {
-      for await (const piece of download(endpoint, open, size, signal)) {
+      for await (const piece of download(endpoint, open, size, signal, start)) {
         begun = true;
         yield piece;
       }
