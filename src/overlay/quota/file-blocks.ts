@@ -41,7 +41,7 @@ export function eachCharged(
   let [dataStart, dataEnd] = [start, start];
   while (at < end) {
     if (dataEnd <= at && dataStart !== Infinity) {
-      const data = nextData(fd, at);
+      const data = nextData(fd, at, end);
       if (typeof data === "number") return data;
       [dataStart, dataEnd] = data ?? [Infinity, Infinity];
     }
@@ -58,10 +58,10 @@ export function eachCharged(
   return 0;
 }
 
-/** The blocks of the next data extent that reaches into block `at` or lies after it; undefined without one. */
-function nextData(fd: number, at: number): [number, number] | undefined | number {
+/** The blocks of the next data extent that reaches into block `at` or lies after it; undefined without one before `end`. */
+function nextData(fd: number, at: number, end: number): [number, number] | undefined | number {
   const data = seekFd(fd, at * BLOCK, SEEK_DATA);
-  if (data === -Errno.ENXIO) return undefined;
+  if (data === -Errno.ENXIO || data >= end * BLOCK) return undefined;
   if (data < 0) return data;
   const hole = seekFd(fd, data, SEEK_HOLE);
   if (hole < 0) return hole;
