@@ -2,6 +2,7 @@
 import { type ControlConnection, ControlRefused, openControl } from "../daemon/control-client.js";
 import { MountFailure } from "../daemon/options.js";
 import { ExitCode, Failure } from "./failure.js";
+import { visible } from "./output.js";
 
 /** Runs `call` with a connection to the mount's process, and puts what is refused into one line. */
 export async function withControl<T>(
@@ -23,7 +24,7 @@ export async function withControl<T>(
     if (cause instanceof ControlRefused) {
       throw new Failure(
         ExitCode.failure,
-        `${name}: ${control?.hello.mountpoint ?? mountpoint}: ${cause.message}`,
+        `${name}: ${visible(`${control?.hello.mountpoint ?? mountpoint}: ${cause.message}`)}`,
       );
     }
     throw cause;

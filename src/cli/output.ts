@@ -52,6 +52,11 @@ export function formatBytes(bytes: number): string {
   return `${value >= 1000 ? Math.round(value) : value.toPrecision(3)} ${units[unit]}`;
 }
 
+/** Text that another process gave, fit for a terminal: no control characters. */
+export function visible(text: string): string {
+  return text.replace(/\p{Cc}/gu, "?");
+}
+
 /** `count` with the noun it counts. */
 export function plural(count: number, one: string, many = `${one}s`): string {
   return `${count} ${count === 1 ? one : many}`;

@@ -2,20 +2,20 @@
 import type { QuotaFigures } from "../daemon/control-protocol.js";
 import type { MountStatus, OpcodeFigures } from "../daemon/status.js";
 import { formatSize } from "../quota/settings.js";
-import { plural, table } from "./output.js";
+import { plural, table, visible } from "./output.js";
 
 /** With a former status of the same mount it says how many requests come in a second. */
 export function formatStatus(status: MountStatus, former?: MountStatus): string {
   const { requests, caches } = status;
   const head = table([
-    ["mount", status.mountpoint],
+    ["mount", visible(status.mountpoint)],
     [
       "process",
       `${status.pid}, up ${duration(status.uptime)}, ${formatSize(status.process.rss)} of memory, ` +
         plural(status.process.descriptors, "descriptor"),
     ],
-    ["image", status.sources.join(", ")],
-    ["upper", status.upper ?? "none"],
+    ["image", visible(status.sources.join(", "))],
+    ["upper", visible(status.upper ?? "none")],
     ["access", `${status.readOnly ? "read-only" : "read and write"}, transport ${status.transport}`],
     ["quota", status.quota === null ? "none" : quotaText(status.quota)],
     ["requests", requestsText(status, former)],
@@ -92,7 +92,7 @@ function opcodeTable(opcodes: readonly OpcodeFigures[]): string {
   const rows = [
     ["opcode", "requests", "errors", "mean", "p50", "p99", "max"],
     ...opcodes.map(({ opcode, requests, errors, latency }) => [
-      opcode,
+      visible(opcode),
       String(requests),
       String(errors),
       ...(latency === null

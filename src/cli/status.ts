@@ -23,7 +23,11 @@ export async function status(mountpoint: string, options: StatusCommandOptions):
 /** Until SIGINT or SIGTERM comes or the mount ends; all of these are what it is meant to end by. */
 async function watch(control: ControlConnection, seconds: number, json: boolean): Promise<void> {
   const stopped = new AbortController();
-  const stop = (): void => stopped.abort();
+  const stop = (): void => {
+    stopped.abort();
+    // It may be that the answer never comes.
+    control.close();
+  };
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, stop);
   const redraws = !json && process.stdout.isTTY;
   let former: MountStatus | undefined;

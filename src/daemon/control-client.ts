@@ -61,7 +61,10 @@ export class ControlConnection {
     const lines = new LineReader(socket);
     try {
       const line = (await lines.next()) as Hello | undefined;
-      if (line === undefined) return undefined;
+      if (line === undefined) {
+        socket.destroy();
+        return undefined;
+      }
       if (line.version !== VERSION || typeof line.hello !== "object") {
         throw new ControlRefused(
           `its process speaks version ${String(line.version)} of the protocol, this is ${VERSION}`,
@@ -110,10 +113,11 @@ function notAllowed(): ControlRefused {
 
 /** JSON objects from a socket, one a line, each within {@link ANSWER_PATIENCE}. */
 class LineReader {
-  private readonly chunks: AsyncIterator<Buffer>;
+  private readonly chunks: AsyncIterator<string>;
   private unread = "";
 
   constructor(socket: Socket) {
+    socket.setEncoding("utf8");
     this.chunks = socket[Symbol.asyncIterator]();
   }
 
@@ -135,11 +139,11 @@ class LineReader {
       }
       const chunk = await this.chunk();
       if (chunk === undefined) return undefined;
-      this.unread += chunk.toString("utf8");
+      this.unread += chunk;
     }
   }
 
-  private async chunk(): Promise<Buffer | undefined> {
+  private async chunk(): Promise<string | undefined> {
     let timer: NodeJS.Timeout | undefined;
     const patience = new Promise<never>((_, fail) => {
       timer = setTimeout(() => fail(new ControlRefused("its process does not answer")), ANSWER_PATIENCE);

@@ -59,16 +59,8 @@ export function openOwnFolder(mountpoint: string): ControlFolder {
       continue;
     }
     try {
-      try {
-        mkdirSync(path, 0o700);
-      } catch (cause) {
-        if (codeOf(cause) !== "EEXIST") throw cause;
-      }
-      const folder = openFolder(path);
-      if (folder.owner === uid) {
-        fchmodSync(folder.fd, 0o700);
-        return folder;
-      }
+      const folder = makeFolder(path);
+      if (folder.owner === uid) return folder;
       closeSync(folder.fd);
       problems.push(`${path}: belongs to user ${folder.owner}`);
     } catch (cause) {
@@ -76,6 +68,24 @@ export function openOwnFolder(mountpoint: string): ControlFolder {
     }
   }
   throw new Error(problems.join("; "));
+}
+
+/** Opens a folder, made where it is missing, and where it is this process's sees to its mode. Throws a system error. */
+function makeFolder(path: string): ControlFolder {
+  try {
+    mkdirSync(path, 0o700);
+  } catch (cause) {
+    if (codeOf(cause) !== "EEXIST") throw cause;
+  }
+  const folder = openFolder(path);
+  try {
+    // Also where that changes nothing: it tells a filesystem that is read-only.
+    if (folder.owner === process.geteuid?.()) fchmodSync(folder.fd, 0o700);
+    return folder;
+  } catch (cause) {
+    closeSync(folder.fd);
+    throw cause;
+  }
 }
 
 /** Opens a folder that is one itself, not a link to one. Throws a system error. */

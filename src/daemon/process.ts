@@ -122,7 +122,6 @@ class MountProcess {
         ledger: this.ledgerMemory,
         logFd: this.logFd,
       };
-      this.control.prepare();
       const refused = new Promise<undefined>((done) => {
         this.onRefused = () => done(undefined);
       });
@@ -130,6 +129,8 @@ class MountProcess {
         this.options.transport === "fuse-native"
           ? this.serveHere(data, thread)
           : thread.serve(data, (message) => this.hear(message));
+      // While the other thread has yet to open the image: long before there is a mount.
+      this.control.prepare();
       // A thread that asked a hung mount for its process may never end; there is nothing of it to take down.
       this.outcome.crash = await Promise.race([served, refused]);
       await this.prepared;

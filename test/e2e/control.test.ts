@@ -171,14 +171,21 @@ describe.skipIf(cannotMount)(titleOf("a running mount", cannotMount), () => {
     await json("status", m.path);
     process.kill(m.pid, "SIGSTOP");
     await refused(1, /: its process does not answer$/m, "status", m.path);
+    process.kill(m.pid, "SIGCONT");
+    const watched = await shell(`
+      out='${scratch("out")}'; : > "$out"
+      '${command}' status '${m.path}' --watch=0.1 > "$out" & pid=$!
+      until grep -q requests "$out"; do sleep 0.05; done
+      kill -STOP ${m.pid}; sleep 0.3; kill -TERM $pid; wait $pid; echo $?`);
+    expect(watched).toBe("0\n");
     process.kill(m.pid, "SIGKILL");
     await until("it has ended", () => !isRunning(m.pid));
     await refused(1, /: its process is gone \(imgfs umount takes the mount away\)$/m, "status", m.path);
     await imgfs("umount", m.path);
   });
 
-  it("is found through symlinks, from within, and under names with blanks", async () => {
-    const folder = scratchDirectory("a b");
+  it("is found through symlinks, from within, and under names with blanks, and does nothing to a terminal", async () => {
+    const folder = scratchDirectory("a b\u001b[2J");
     const m = await mountAt(folder, image);
     const link = scratch("link");
     await shell(`ln -s '${folder}' '${link}'`);
@@ -186,6 +193,7 @@ describe.skipIf(cannotMount)(titleOf("a running mount", cannotMount), () => {
     const inside = await run(command, ["status", ".", "--json"], { cwd: folder });
     expect(inside).toMatchObject({ code: 0, stderr: "" });
     expect(JSON.parse(inside.stdout)).toMatchObject({ mountpoint: folder, pid: m.pid });
+    expect((await imgfs("status", link)).stdout).toContain(`${folder.replace("\u001b", "?")}\n`);
     await m.unmount();
   });
 
@@ -240,17 +248,18 @@ describe.skipIf(cannotMount)(titleOf("a running mount", cannotMount), () => {
 
   it("watched prints one JSON object a line, and ends well with the mount", async () => {
     const m = await mount(image);
-    const watching = run(command, ["status", m.path, "--watch=0.1", "--json"]);
-    await new Promise((done) => setTimeout(done, 800));
-    readFileSync(m.at("dir/file"));
-    await new Promise((done) => setTimeout(done, 300));
-    await m.unmount();
-    const { code, stdout, stderr } = await watching;
-    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
-    const lines = stdout
+    const said = await shell(`
+      out='${scratch("out")}'; : > "$out"
+      '${command}' status '${m.path}' --watch=0.1 --json > "$out" 2>&1 & pid=$!
+      until test $(wc -l < "$out") -ge 2; do sleep 0.05; done
+      cat '${m.path}/dir/file' > /dev/null; seen=$(wc -l < "$out")
+      until test $(wc -l < "$out") -ge $((seen + 2)); do sleep 0.05; done
+      '${command}' umount '${m.path}'; wait $pid; echo "{\\"code\\":$?}"; cat "$out"`);
+    const [end, ...lines] = said
       .split("\n")
       .slice(0, -1)
       .map((line) => JSON.parse(line));
+    expect(end).toEqual({ code: 0 });
     expect(lines.length).toBeGreaterThan(1);
     for (const line of lines) expect(line).toMatchObject({ schemaVersion: 1, pid: m.pid });
     expect(lines.at(-1).requests.total).toBeGreaterThan(lines[0].requests.total);
@@ -440,7 +449,7 @@ describe.skipIf(cannotMount)(titleOf("an ordinary user's running mount", cannotM
       grep -c 'warn no control socket reason="/run/imgfs: ' log
       cat m/dir/file
       imgfs status m 2>&1 || echo $?
-      imgfs umount m; umount /tmp/imgfs-0; rmdir /tmp/imgfs-0`);
+      imgfs umount m; umount /tmp/imgfs-0; rmdir /tmp/imgfs-0 || :`);
     expect(stderr).toBe("");
     expect(stdout).toMatch(
       /^1\n1\nof the image\nimgfs: status: \S+\/m: its process, \d+, has no control socket that can be reached\n1\n$/,
