@@ -35,7 +35,14 @@ import { dataRow } from "./metacopy.js";
 import { changeMode, dropKeptCapabilities, shownMode } from "./owners.js";
 import { afterResize, beforeResize, chargeWrite, written } from "./quota/charge-data.js";
 import { afterRange, chargeRange } from "./quota/charge-range.js";
-import { afterPunch, finishReservation, punches, type Reservation, reserve } from "./quota/reserve.js";
+import {
+  afterPunch,
+  beforePunch,
+  finishReservation,
+  punches,
+  type Reservation,
+  reserve,
+} from "./quota/reserve.js";
 import { type OverlayState, recordOf, type WritableState, writable } from "./state.js";
 
 /** Handle of an open that is counted on a record; 0 for one of a file that was in the image only. */
@@ -244,6 +251,7 @@ export function fallocate(
   const state = m as WritableState;
   const fd = m.fds.of(node);
   if (punches(mode)) {
+    beforePunch(state, node);
     const cleared = fault("data.allocate") || clearForUser(state, q, node, fd);
     const result = cleared < 0 ? cleared : fallocateFd(fd, mode, offset, length);
     if (result === 0) afterPunch(state, node, offset, length);

@@ -15,7 +15,7 @@ import { coverName, lowerNamesLeft } from "./hard-links.js";
 import { createDirectoryPart, createNode, type DirectoryPart, type Node } from "./inode-table.js";
 import { forgetMoved } from "./moved.js";
 import { dropFromIndex, indexName } from "./origin.js";
-import { knowCost } from "./quota/quota.js";
+import { creditDirectory, knowCost } from "./quota/quota.js";
 import { find } from "./resolve.js";
 import { type OverlayState, type WritableState, writable } from "./state.js";
 import { removeTemporary, temporaryName } from "./upper.js";
@@ -198,6 +198,7 @@ export function directoryGone(m: WritableState, id: number): void {
   dropListing(m, node);
   forgetMoved(m.upper, node);
   node.removed = true;
+  if (m.quota !== undefined) creditDirectory(m.quota, node);
   m.inodes.place(node, undefined, node.name);
   if (node.fd < 0) m.inodes.forgetBacking(node);
   m.inodes.settle(node);

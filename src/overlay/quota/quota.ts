@@ -172,6 +172,16 @@ export function disown({ quota }: WritableState, node: Node): void {
   quota.ledger.credit(0, inodesOf({ type: node.type, copied }, cost.blocks) - inodesOf(node, cost.blocks));
 }
 
+/**
+ * A directory's last name has gone. It holds nothing any more, and so is credited at once: the kernel keeps it for as long
+ * as a file is open that was in it. From here on it costs what a copy does.
+ */
+export function creditDirectory(quota: Quota, node: Node): void {
+  creditGone(quota, node);
+  node.copied = true;
+  node.cost = costOfNew(node);
+}
+
 /** How long after a removal the kernel's word that an object is forgotten may be on its way, in milliseconds. */
 const FORGET_TIME = 20;
 const PAUSE = 2;

@@ -130,6 +130,11 @@ export function giveBack(m: WritableState, node: Node, start: number, end: numbe
   if (writeAllocated(m.fds.of(node), left) === 0 && node.cost !== undefined) node.cost.allocated = left;
 }
 
+/** Before a hole is punched: what the file costs is known. Throws FsError. */
+export function beforePunch(m: WritableState, node: Node): void {
+  if (m.quota !== undefined) costOf(m, node);
+}
+
 /** After a hole has been punched: only the whole blocks in it have gone. */
 export function afterPunch(m: WritableState, node: Node, offset: number, length: number): void {
   giveBack(m, node, Math.ceil(offset / BLOCK), Math.floor((offset + length) / BLOCK));
