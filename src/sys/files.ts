@@ -377,6 +377,14 @@ export function readDirectory(fd: number, visit: DirectoryVisitor): number {
   }
 }
 
+/**
+ * Opens, within a visitor of {@link readDirectory}, the entry whose name begins at `start`: without a copy of the name. A
+ * descriptor or a negative errno.
+ */
+export function openListed(dirfd: number, start: number, flags: number): number {
+  return c.openat(dirfd, (direntBuffer as Region).address + start, flags | O_CLOEXEC, 0);
+}
+
 /** Reads no more of the directory open at `fd` than sets its atime by the rules of its mount. 0 or a negative errno. */
 export function touchDirectory(fd: number): number {
   const rewound = c.lseek(fd, 0, 0);

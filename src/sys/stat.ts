@@ -92,7 +92,8 @@ const statxCall = bind<[number, number, number, number, number]>("statx", "int",
 const statfsCall = bind<[number, number]>("fstatfs64", "int", ["int", "uintptr_t"]);
 
 const buffer = allocatePages(4096);
-const nothing = new Uint8Array(0);
+/** A byte of the buffer that nothing is written to. */
+const emptyPath = buffer.address + 4095;
 
 function ino(view: DataView): number {
   const high = view.getUint32(36, true);
@@ -137,10 +138,23 @@ export function statAt(dirfd: number, name: Uint8Array, out: Stat): number {
 
 /** statx of an open descriptor, O_PATH ones too. 0 or a negative errno. */
 export function statFd(fd: number, out: Stat): number {
-  const path = pathArgument(0, nothing);
-  const result = statxCall(fd, path, AT_EMPTY_PATH, STATX_BASIC_AND_BTIME, buffer.address);
+  const result = statxCall(fd, emptyPath, AT_EMPTY_PATH, STATX_BASIC_AND_BTIME, buffer.address);
   if (result === 0) decode(buffer.view, out);
   return result;
+}
+
+const STATX_FILE = 0x307;
+
+/** Type, mode, links, inode number and size alone of an open descriptor; the rest of `out` stays. 0 or a negative errno. */
+export function statFileFd(fd: number, out: Stat): number {
+  const result = statxCall(fd, emptyPath, AT_EMPTY_PATH, STATX_FILE, buffer.address);
+  if (result !== 0) return result;
+  const { view } = buffer;
+  out.nlink = view.getUint32(16, true);
+  out.mode = view.getUint16(28, true);
+  out.ino = ino(view);
+  out.size = view.getUint32(40, true) + view.getUint32(44, true) * 0x1_0000_0000;
+  return 0;
 }
 
 /** The inode number that the last {@link statAt} or {@link statFd} of this thread found, exact. */

@@ -234,7 +234,7 @@ const kinds: readonly Kind[] = [
     inodes: 0,
   },
   {
-    kind: "a copy of metadata alone, where no hole is told from data",
+    kind: "a copy of metadata alone that was to get its data when the daemon died",
     make: (upper) => {
       writeFileSync(join(upper, "file"), "0123");
       mark(join(upper, "file"), "user.imgfs.origin", `${ORIGIN} meta`);

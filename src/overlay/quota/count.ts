@@ -17,12 +17,24 @@ import {
   O_NONBLOCK,
   O_RDONLY,
   openAt,
+  openListed,
   readDirectory,
   SEEK_HOLE,
   seekFd,
 } from "../../sys/files.js";
-import { emptyStat, S_IFCHR, S_IFDIR, S_IFMT, S_IFREG, type Stat, statAt, statFd } from "../../sys/stat.js";
-import { getXattrFd, listXattrFd, readXattrFd, readXattrNamesFd } from "../../sys/xattr.js";
+import { allocatePages } from "../../sys/memory.js";
+import {
+  emptyStat,
+  S_IFCHR,
+  S_IFDIR,
+  S_IFMT,
+  S_IFREG,
+  type Stat,
+  statAt,
+  statFd,
+  statFileFd,
+} from "../../sys/stat.js";
+import { getXattrFd, listXattrFd, readXattrFd, readXattrNamesFd, XATTR_SIZE_MAX } from "../../sys/xattr.js";
 import { leavingIn } from "../leave-whiteout.js";
 import { DT_DIR, DT_REG } from "../listing.js";
 import { lacksData, originXattr } from "../origin.js";
@@ -111,6 +123,10 @@ class Counter {
   private readonly originsAnywhere: boolean;
   private total: Usage = { bytes: 0, inodes: 0 };
   private device = 0;
+  /** Where the name of the entry lies that is looked at. */
+  private names: Uint8Array = noName;
+  private start = 0;
+  private end = 0;
 
   constructor(options: CountOptions) {
     this.options = options;
@@ -189,12 +205,19 @@ class Counter {
   private read(level: Level): void {
     const { fd, pending } = level;
     const read = readDirectory(fd, (bytes, start, end, type) => {
-      const name = bytes.subarray(start, end);
-      if (type === DT_REG) this.lookAtFile(level, name);
-      else if (type === DT_DIR) pending.push(Buffer.from(name));
-      else this.lookAtOther(level, name);
+      this.names = bytes;
+      this.start = start;
+      this.end = end;
+      if (type === DT_REG) this.lookAtFile(level);
+      else if (type === DT_DIR) pending.push(Buffer.from(this.name));
+      else this.lookAtOther(level);
     });
     if (read < 0) throw this.failure(noName, read);
+  }
+
+  /** The entry that is looked at. */
+  private get name(): Uint8Array {
+    return this.names.subarray(this.start, this.end);
   }
 
   /** Goes up from a directory that is counted. */
@@ -221,25 +244,27 @@ class Counter {
     above.inodes += inodes;
   }
 
-  private lookAtFile(level: Level, name: Uint8Array): void {
-    const fd = this.open(level.fd, name, O_NONBLOCK);
+  private lookAtFile(level: Level): void {
+    const flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK;
+    let fd = openListed(level.fd, this.start, flags | O_NOATIME);
+    if (fd === -Errno.EPERM) fd = openListed(level.fd, this.start, flags);
     if (fd < 0) {
       // Of another kind by now, or gone.
-      if (fd === -Errno.ELOOP || fd === -Errno.ENXIO) this.lookAtOther(level, name);
-      else if (fd !== -Errno.ENOENT) throw this.failure(name, fd);
+      if (fd === -Errno.ELOOP || fd === -Errno.ENXIO) this.lookAtOther(level);
+      else if (fd !== -Errno.ENOENT) throw this.failure(this.name, fd);
       return;
     }
     try {
-      const looked = statFd(fd, this.stat);
-      if (looked < 0) throw this.failure(name, looked);
-      if ((this.stat.mode & S_IFMT) === S_IFREG) this.addFile(level, fd, name);
+      const looked = statFileFd(fd, this.stat);
+      if (looked < 0) throw this.failure(this.name, looked);
+      if ((this.stat.mode & S_IFMT) === S_IFREG) this.addFile(level, fd);
     } finally {
       closeFd(fd);
     }
   }
 
   /** Counts the file open at `fd`, which `stat` describes. */
-  private addFile(level: Level, fd: number, name: Uint8Array): void {
+  private addFile(level: Level, fd: number): void {
     const { options, stat } = this;
     const { costs, overrides } = options;
     const { size, ino, nlink } = stat;
@@ -252,36 +277,31 @@ class Counter {
     const asks = mayBeCopy || mayStandIn || mayBeWhiteout || costs.allocated || costs.xattrs;
     const names = asks ? namesOf(fd) : noNames;
     if (mayBeWhiteout && names.some((mark) => whiteoutMarks.includes(mark))) return;
-    if (size === 0 && options.whiteoutFiles && startsWith(name, WHITEOUT_FILE)) return;
+    if (size === 0 && options.whiteoutFiles && startsWith(this.name, WHITEOUT_FILE)) return;
     if (mayStandIn && names.includes(standInMark) && this.standsIn(fd)) {
       this.add(level, 0, indexed ? 0 : 1);
       return;
     }
     const xattrs = costs.xattrs && names.length > 0 ? this.xattrs(fd) : 0;
     const copied = mayBeCopy && names.includes(originMark);
-    const blocks = this.blocksOf(fd, name, size, names, copied);
+    // A copy of metadata alone may have got part of its data when the machine or the daemon ended.
+    const found = this.blocksOf(fd, size, names);
+    const blocks = found > 0 && copied && lacksData(fd) ? 0 : found;
     this.add(level, blocks + xattrs, copied && blocks === 0 ? 0 : 1);
   }
 
-  private blocksOf(
-    fd: number,
-    name: Uint8Array,
-    size: number,
-    names: readonly string[],
-    copied: boolean,
-  ): number {
+  private blocksOf(fd: number, size: number, names: readonly string[]): number {
     const noted = names.includes(allocatedMark);
     if (size === 0 && !noted) return 0;
-    if (copied && lacksData(fd)) return 0;
     // Nearly every file has data from its start to its end, and that takes one call.
     const isWhole = size > 0 && seekFd(fd, 0, SEEK_HOLE) === size;
     if (isWhole && !noted) return blocksOf(size);
     if (noted) this.found.allocated = true;
     const allocated = noted ? readAllocated(fd) : noRanges;
-    if (typeof allocated === "number") throw this.failure(name, allocated);
+    if (typeof allocated === "number") throw this.failure(this.name, allocated);
     if (isWhole && endOf(allocated) <= blocksOf(size)) return blocksOf(size);
     const blocks = measureBlocks(fd, allocated);
-    if (typeof blocks === "number") throw this.failure(name, blocks);
+    if (typeof blocks === "number") throw this.failure(this.name, blocks);
     return blocks.count;
   }
 
@@ -292,14 +312,14 @@ class Counter {
   }
 
   /** Counts a name that is, or may be, no file. */
-  private lookAtOther(level: Level, name: Uint8Array): void {
-    const { options, stat } = this;
+  private lookAtOther(level: Level): void {
+    const { options, stat, name } = this;
     const looked = statAt(level.fd, name, stat);
     if (looked === -Errno.ENOENT) return;
     if (looked < 0) throw this.failure(name, looked);
     const type = stat.mode & S_IFMT;
     if (type === S_IFDIR) level.pending.push(Buffer.from(name));
-    else if (type === S_IFREG) this.lookAtFile(level, name);
+    else if (type === S_IFREG) this.lookAtFile(level);
     else if (type === S_IFCHR && stat.rdev === 0) {
       if (level.leaving?.equals(name) === true) this.add(level, 0, 1);
     } else if (stat.nlink === 1 || !this.isMet(stat.ino)) {
@@ -375,12 +395,14 @@ const standInMark = overrideXattr.toString();
 const originMark = originXattr.toString();
 const allocatedMark = allocatedXattr.toString();
 
+/** The names of its xattrs, of which most files have none. */
 function namesOf(fd: number): readonly string[] {
-  const list = readXattrNamesFd(fd);
-  return typeof list === "number" || list.length === 0
-    ? noNames
-    : list.toString("latin1").split("\0").slice(0, -1);
+  const length = listXattrFd(fd, listed.address, listed.length);
+  return length <= 0 ? noNames : listedBytes.toString("latin1", 0, length).split("\0").slice(0, -1);
 }
+
+const listed = allocatePages(XATTR_SIZE_MAX);
+const listedBytes = Buffer.from(listed.bytes.buffer);
 
 function startsWith(name: Uint8Array, prefix: Uint8Array): boolean {
   return prefix.every((byte, i) => name[i] === byte);
