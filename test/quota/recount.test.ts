@@ -190,6 +190,39 @@ describe("an upper that says nothing of costs", () => {
     expect(xattrOf(upper, "user.imgfs.costs")).toEqual(Buffer.from("1a"));
   });
 
+  it("may be one of the kernel's overlayfs, over the same tree", () => {
+    const lower = fresh("lower");
+    mkdirSync(join(lower, "etc/deep/er"), { recursive: true });
+    mkdirSync(join(lower, "full"));
+    writeFileSync(join(lower, "etc/passwd"), "root\n");
+    writeFileSync(join(lower, "etc/deep/er/file"), "deep\n");
+    writeFileSync(join(lower, "full/one"), "1");
+    const [upper, work, merged] = [fresh(), fresh("work"), fresh("merged")];
+    for (const path of [upper, work, merged]) mkdirSync(path);
+    const where = `lowerdir=${lower},upperdir=${upper},workdir=${work}`;
+    execFileSync("mount", ["-t", "overlay", "overlay", "-o", where, merged]);
+    try {
+      writeFileSync(join(merged, "etc/passwd"), "x".repeat(5000));
+      writeFileSync(join(merged, "etc/deep/er/new"), "x");
+      mkdirSync(join(merged, "etc/made"));
+      rmSync(join(merged, "full"), { recursive: true });
+      mkdirSync(join(merged, "full"));
+      symlinkSync("target", join(merged, "link"));
+    } finally {
+      execFileSync("umount", [merged]);
+    }
+    // As one without trusted xattrs has it, where nothing says which directories it has copied.
+    for (const path of ["etc", "etc/deep", "etc/deep/er"]) {
+      execFileSync("setfattr", ["-x", "trusted.overlay.origin", join(upper, path)]);
+    }
+    const expected = { bytes: 5 * BLOCK, inodes: 5 };
+    expect(du(upper)).toEqual({ bytes: expected.bytes + 3 * BLOCK, inodes: expected.inodes + 3 });
+    expect(recounted(upper)).toEqual(expected);
+    expect(du(upper)).toEqual(expected);
+    expect(xattrOf(join(upper, "etc/deep/er"), "user.imgfs.copied")).toEqual(Buffer.alloc(0));
+    expect(xattrOf(join(upper, "full"), "user.imgfs.copied")).toBeLessThan(0);
+  });
+
   it("is an error where there is none", () => {
     const upper = fresh();
     mkdirSync(upper);
