@@ -161,18 +161,20 @@ export function program(startMount: StartMount): Command {
       await mount(paths, command.optsWithGlobals(), listed, startMount);
     });
 
-  root
-    .command("run")
-    .argument("<image>", "image folder, index or flattened file", path)
-    .argument("[command...]", "what is run in place of the image's own command, and its arguments")
-    .usage("[options] IMAGE [-- COMMAND [ARG...]]")
-    .description("run a command on an image, in namespaces of its own, and clean up")
-    .option(
-      "--upper <dir>",
-      "directory that takes all changes and stays (default: one that is removed)",
-      path,
-    )
-    .option("--work <dir>", "scratch directory on the upper's filesystem (default: UPPER.work)", path)
+  addQuotaOptions(
+    root
+      .command("run")
+      .argument("<image>", "image folder, index or flattened file", path)
+      .argument("[command...]", "what is run in place of the image's own command, and its arguments")
+      .usage("[options] IMAGE [-- COMMAND [ARG...]]")
+      .description("run a command on an image, in namespaces of its own, and clean up")
+      .option(
+        "--upper <dir>",
+        "directory that takes all changes and stays (default: one that is removed)",
+        path,
+      )
+      .option("--work <dir>", "scratch directory on the upper's filesystem (default: UPPER.work)", path),
+  )
     .option("--read-only", "the command can change nothing of the image")
     .option("--bind <host:inside[:ro]>", "show a file or directory of the host inside (repeatable)", collect)
     .option("-e, --env <name[=value]>", "set a variable, or hand on the caller's (repeatable)", collect)

@@ -4,6 +4,7 @@ import { isatty } from "node:tty";
 import { errnoText } from "../base/errno.js";
 import { configOf } from "../builder/flatten.js";
 import type { IdRange } from "../daemon/id-maps.js";
+import type { QuotaSettings } from "../quota/settings.js";
 import { commandOf } from "../run/command.js";
 import type { Bind, RunRequest, Way } from "../run/request.js";
 import { RunCode, RunFailure } from "../run/request.js";
@@ -11,8 +12,9 @@ import { runImage } from "../run/run.js";
 import { Failure } from "./failure.js";
 import { findImage, openTree } from "./open.js";
 import type { GlobalOptions } from "./program.js";
+import { type QuotaOptions, readQuota } from "./quota-options.js";
 
-interface RunOptions extends GlobalOptions {
+interface RunOptions extends GlobalOptions, QuotaOptions {
   readonly upper?: string;
   readonly work?: string;
   readonly readOnly?: boolean;
@@ -45,6 +47,7 @@ export async function run(image: string, words: readonly string[], options: RunO
 function requestOf(image: string, words: readonly string[], options: RunOptions): RunRequest {
   const { upper, work, log, uidMap, gidMap, hostname, entrypoint, workdir, user } = options;
   if (work !== undefined && upper === undefined) throw new RunFailure("--work needs --upper");
+  const quota = quotaOf(options);
   const env = options.env ?? [];
   const isTerminal = isatty(0) || isatty(1);
   const config = readConfig(image);
@@ -58,6 +61,7 @@ function requestOf(image: string, words: readonly string[], options: RunOptions)
       ...(gidMap === undefined ? {} : { gidMap }),
       ...(upper !== undefined && options.readOnly === true ? { readOnly: true } : {}),
       ...(options.verify === true ? { verify: true } : {}),
+      ...(quota === undefined ? {} : { quota }),
       squashToRoot: options.squashToRoot === true,
       devices: options.devices === true,
       volatile: options.volatile === true || upper === undefined,
@@ -74,6 +78,15 @@ function requestOf(image: string, words: readonly string[], options: RunOptions)
     },
     by: options.by ?? "auto",
   };
+}
+
+/** What is wrong usage has the exit code that all failures of this command have. */
+function quotaOf(options: QuotaOptions): QuotaSettings | undefined {
+  try {
+    return readQuota("run", options);
+  } catch (cause) {
+    throw cause instanceof Failure ? new Failure(RunCode.failure, cause.message) : cause;
+  }
 }
 
 /** The config beside an index or inside a flattened file; a bare layer has none. */

@@ -184,6 +184,50 @@ of the image
       );
     });
 
+    it("writes up to its quota, whether that is thrown away or kept", async () => {
+      const fill = 'echo "$(head -c 200000 /dev/zero 2>&1 > /tmp/f)"';
+      const text = await say(
+        person,
+        `${go} --quota 64K "$image" '
+           stat -f -c "%S %b" /
+           ${fill}; stat -c "size %s" /tmp/f
+           echo more 2> /dev/null >> /tmp/f || echo full
+           echo again > /tmp/f; cat /tmp/f'
+         ${go} --upper up --quota 64K --quota-errno ENOSPC "$image" '${fill}'
+         stat -c "size %s" up/tmp/f; imgfs du up | sed -n "1s/.*(\\(.*\\) bytes.*/used \\1/p"
+         ${go} --upper up --quota 64K "$image" 'echo more 2> /dev/null >> /tmp/f || echo still full'
+         ${go} --upper up --quota 128K "$image" 'echo more >> /tmp/f; echo fits'
+         ${go} --quota 1M --quota-inodes 100 "$image" '
+           i=0; while true > /tmp/$i; do i=$((i+1)); done 2> /dev/null; test $i -gt 80 && test $i -le 100 && echo counted'`,
+      );
+      // Beside the file there are the mount points that the image lacks.
+      for (const [, size] of text.matchAll(/^size (.*)$/gm)) {
+        expect(Number(size) % 4096).toBe(0);
+        expect(Number(size)).toBeGreaterThanOrEqual(4096 * 9);
+        expect(Number(size)).toBeLessThanOrEqual(4096 * 16);
+      }
+      expect(text.replaceAll(/^size .*$/gm, "size").replaceAll(/^head: .*: /gm, "")).toBe(
+        "4096 16\nDisk quota exceeded\nsize\nfull\nagain\nNo space left on device\nsize\nused 65536\nstill full\nfits\ncounted\n",
+      );
+    });
+
+    it("says in one line why there is no such quota", async () => {
+      const outcome = await person.tell(
+        `for words in "--quota 1X" "--quota-inodes 7" "--quota 1 --quota-mode inclusive" "--quota-mode half --quota 1M"; do
+           ${go} $words "$image" 'echo not run' || echo $?
+         done`,
+      );
+      expect(outcome).toMatchObject({ code: 0, stdout: "125\n125\n125\n125\n" });
+      const lines = outcome.stderr.trimEnd().split("\n");
+      expect(lines).toHaveLength(4);
+      expect(lines[0]).toContain("not a size like 10000");
+      expect(lines[1]).toBe("imgfs: run: --quota-inodes needs --quota");
+      expect(lines[2]).toMatch(
+        /^imgfs: run: .*disk limit is smaller than volume size \(1 bytes, the image has \d+\)$/,
+      );
+      expect(lines[3]).toContain("exclusive, inclusive");
+    });
+
     it("shows what is bound, and makes nothing on the host that the image's symlinks lead to", async () => {
       const trap = "/tmp/imgfs-run-must-not-make-this";
       expect(existsSync(trap)).toBe(false);

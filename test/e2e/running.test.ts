@@ -11,6 +11,7 @@ const guide = readFileSync(resolve(import.meta.dirname, "../../docs/running.md")
 const said: Readonly<Record<string, string>> = {
   Try: "hello from 0\nservus from 0\nof the image\nthrough a pipe\n",
   Keep: "kept\nkept\n",
+  Limit: "full\nDisk quota exceeded\n256\n8.00 KiB (8192 bytes), 3 inodes\n",
   Share: "of the host\nof the image\n",
 };
 
