@@ -28,11 +28,11 @@ export type { RegistryOptions } from "../oci/registry/options.js";
 
 /** Workers unless the caller says otherwise: with gzip each keeps two cores busy, and each holds a layer's tree. */
 const maxDefaultJobs = 4;
-/** Workers that are started before it is known how many layers there are. */
-const startedBefore = 2;
+/** Workers for a registry at least; they are started before it is known how many layers there are. */
+const minRemoteJobs = 2;
 
 export interface BuildOptions {
-  /** Layers converted at the same time; the number of cores, at most 4, unless given; from a registry 4. */
+  /** Layers converted at the same time; the number of cores, at most 4, unless given; from a registry at least 2. */
   readonly jobs?: number | undefined;
   /** `os/arch[/variant]`; this machine's unless given. */
   readonly platform?: string | undefined;
@@ -122,10 +122,10 @@ export async function buildImage(
   signal?.throwIfAborted();
   let made: Staging | undefined;
   let opened: ImageSource | undefined;
-  // What comes over a network waits for it most of the time, whatever the number of cores.
-  const count =
-    jobs ?? (isRemote(source) ? maxDefaultJobs : Math.min(availableParallelism(), maxDefaultJobs));
-  const threads = isRemote(source) ? new Threads(Math.min(count, startedBefore)) : undefined;
+  const cores = Math.min(availableParallelism(), maxDefaultJobs);
+  // What comes over a network waits for it now and then, also on one core.
+  const count = jobs ?? (isRemote(source) ? Math.max(cores, minRemoteJobs) : cores);
+  const threads = isRemote(source) ? new Threads(Math.min(count, minRemoteJobs)) : undefined;
   const stage = (): Staging => (made ??= new Staging(dest));
   try {
     let archives = 0;

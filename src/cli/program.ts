@@ -47,11 +47,7 @@ export function program(startMount: StartMount): Command {
     .argument("<dest>", "folder that takes the image, or with --flatten the file", path)
     .description("convert an image's layers into blobs and an index in DEST")
     .option("--flatten", "make one self-contained file with the config inside instead")
-    .option(
-      "--jobs <n>",
-      "layers converted at a time (default: one a core, at most 4; 4 from a registry)",
-      positiveInteger,
-    )
+    .option("--jobs <n>", "layers converted at a time (default: one a core, at most 4)", positiveInteger)
     .option(
       "--platform <os/arch[/variant]>",
       "which image of an index with several (default: this machine's)",

@@ -62,7 +62,9 @@ const valuesByName: Readonly<Record<string, readonly Value[]>> = {
   upper: [directory],
   file: [path],
   image: [path],
-  source: [{ kind: "source", words: sourceForms.split(", ").map((form) => form.replace(/:.*/, ":")) }],
+  source: [
+    { kind: "source", words: sourceForms.split(", ").map((form) => form.replace(/:(\/\/)?.*/, ":$1")) },
+  ],
   // An image, then more blobs or the mountpoint.
   "mount paths": [path, { kind: "place" }],
   "flatten dest": [path],

@@ -23,6 +23,7 @@ import { noise } from "./make-image.js";
 import {
   build,
   command,
+  hasCommand,
   noCommand,
   type Outcome,
   type RunOptions,
@@ -200,6 +201,24 @@ describe.skipIf(missing)(titleOf("a build from a registry", missing), () => {
     expect(wrong.stderr).toContain("the login is not accepted");
     expect(wrong.stdout + wrong.stderr).not.toMatch(/wr0ng-s3cret|d3Iwbmc|YW5uOn/);
     expect(existsSync(dest)).toBe(false);
+  });
+
+  it.skipIf(!hasCommand("skopeo"))("takes the login that skopeo has stored", async () => {
+    const { host } = await serveRegistry({ auth: htpasswd() });
+    const authfile = scratch("auth.json");
+    const login = [
+      "login",
+      "--tls-verify=false",
+      "--authfile",
+      authfile,
+      "--username",
+      ann.username,
+      "--password-stdin",
+      host,
+    ];
+    expect(await run("skopeo", login, { input: ann.password })).toMatchObject({ code: 0 });
+    const args = ["build", `docker://${host}/a/b`, scratch("image"), "--tls-verify=false"];
+    expect(await imgfs({}, args, { env: { REGISTRY_AUTH_FILE: authfile } })).toMatchObject({ code: 0 });
   });
 
   it("gets a token, and shows our certificate where one is wanted", async () => {

@@ -100,6 +100,17 @@ describe("installed without a compiler", () => {
     expect(await run("imgfs", "--version")).toBe(`${manifest.version}\n`);
   });
 
+  it("has what it needs to reach registries", async () => {
+    const conf = scratch("registries.conf");
+    writeFileSync(conf, '[[registry]]\nlocation = "never.lan"\nblocked = true\n');
+    const said = await run(
+      "sh",
+      "-c",
+      `CONTAINERS_REGISTRIES_CONF='${conf}' imgfs build docker://never.lan/x out 2>&1 || :`,
+    );
+    expect(said).toBe(`imgfs: build docker://never.lan/x: never.lan/x: never.lan is blocked by ${conf}\n`);
+  });
+
   it("has the man pages where man(1) looks for them", () => {
     for (const page of manifest.man ?? []) {
       const installedAt = join(installed.prefix, `share/man/man${page.at(-1)}`, basename(page));

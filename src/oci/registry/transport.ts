@@ -1,12 +1,12 @@
 // One HTTP exchange: connections by host, TLS, proxies, redirects, time limits. It knows nothing of registries.
 // Invariants: an Authorization goes to the origin that it was given for and nowhere else; no redirect leads from TLS to
 // plain HTTP unless certificates do not matter either.
-import { Agent, type Dispatcher, errors, ProxyAgent, request } from "undici";
 import { RegistryError } from "./errors.js";
 import type { Limits, RegistryOptions } from "./options.js";
 import { proxyFor } from "./proxy.js";
 import { codeOf } from "./retry.js";
 import { hostTls } from "./tls.js";
+import { Agent, type Dispatcher, ProxyAgent, SocketError } from "./undici.js";
 
 export type Headers = Readonly<Record<string, string>>;
 
@@ -74,8 +74,9 @@ export class Transport {
 
   private async once(url: URL, { headers, authorization, form, signal }: HttpRequest): Promise<HttpResponse> {
     try {
-      const response = await request(url, {
-        dispatcher: this.dispatcher(url),
+      const response = await this.dispatcher(url).request({
+        origin: url.origin,
+        path: `${url.pathname}${url.search}`,
         method: form === undefined ? "GET" : "POST",
         headers: {
           ...headers,
@@ -151,7 +152,7 @@ class ClosedUnread extends Error {
 export const closedUnread = "TLS_CLOSED_UNREAD";
 
 function isClosedUnread(cause: unknown): boolean {
-  return cause instanceof errors.SocketError && cause.socket?.bytesRead === 0;
+  return cause instanceof SocketError && cause.socket?.bytesRead === 0;
 }
 
 /** Where a redirect leads; a login in it is dropped, for nobody here has asked for it. */
