@@ -1,4 +1,6 @@
 // When what was charged is given back.
+import { mkdtempSync, rmSync } from "node:fs";
+import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { createLedgerMemory, Ledger } from "../../src/quota/ledger.js";
 import { directory } from "../imgfs/support.js";
@@ -42,5 +44,24 @@ describe("credit", () => {
     fs.releaseId(nodeid, fh);
     fs.forget(nodeid, 100);
     expect([ledger.bytes, ledger.inodes]).toEqual([0, 0]);
+  });
+
+  // Not measured before the change, they were never given back.
+  it("comes for xattrs that an earlier mount has set, and smaller ones replace", () => {
+    // ext4 has room for few; tmpfs, since Linux 6.6, for as many as anybody likes.
+    const folder = mkdtempSync("/dev/shm/imgfs-credit-");
+    try {
+      const { fs: before, upper } = limited(join(folder, "upper"));
+      before.create("d/new");
+      before.setxattr("d/new", "user.large", Buffer.alloc(9000));
+      before.close();
+      const { fs, ledger } = limited(upper);
+      expect(ledger.bytes).toBe(2 * BLOCK);
+      fs.setxattr("d/new", "user.large", Buffer.alloc(3000));
+      expect(ledger.bytes).toBe(0);
+      fs.close();
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 });

@@ -23,6 +23,8 @@ export function chargeXattr(m: WritableState, q: Request, node: Node, name: Name
   const { costs } = m.upper;
   const counted = xattrBytes(name, length);
   if (counted === 0 || !paysForXattrs(node) || (quota === undefined && costs.xattrs)) return 0;
+  // What it replaces may have cost something.
+  if (costs.xattrs) knowXattrs(m, node);
   const { bytes, base } = measureXattrs(m, node, name);
   const blocks = xattrBlocks(bytes + counted, base);
   if (blocks === 0) return 0;
