@@ -28,6 +28,7 @@ export interface FlattenResult extends FlatSummary {
 /** What `build --flatten` has made: of its layers what does not speak of blobs, which are gone. */
 export interface FlatBuildResult extends FlattenResult {
   readonly platform: string;
+  readonly sourceDigest?: BuildResult["sourceDigest"];
   readonly layers: readonly Omit<BuildResult["layers"][number], "path" | "reused">[];
 }
 
@@ -51,11 +52,12 @@ export async function buildFlat(
   try {
     // Stored as they are, because frames of layers are not those of the whole.
     const folder = staging.temporary("layers");
-    const { index, platform, layers } = await buildImage(source, folder, options);
+    const { index, platform, sourceDigest, layers } = await buildImage(source, folder, options);
     const result = await write(index, dest, staging, { codec, signal: options.signal });
     return {
       ...result,
       platform,
+      ...(sourceDigest === undefined ? {} : { sourceDigest }),
       layers: layers.map(({ path: _, reused: __, ...layer }) => layer),
       milliseconds: performance.now() - start,
     };

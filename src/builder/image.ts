@@ -96,6 +96,8 @@ export interface BuildResult {
   readonly config: string;
   readonly configDigest: Digest;
   readonly platform: string;
+  /** Of the manifest or index that the reference names in a registry; left out for any other source. */
+  readonly sourceDigest?: SourceDigest;
   /** Lowest first; a layer that occurs twice in the image is listed twice. */
   readonly layers: readonly BuiltLayer[];
   /** Of the merged tree. */
@@ -166,6 +168,7 @@ export async function buildImage(
       config: configPath,
       configDigest: sha256(config),
       platform: image.platform,
+      ...(image.digest === undefined ? {} : { sourceDigest: image.digest }),
       layers: built,
       milliseconds: performance.now() - start,
     };

@@ -64,6 +64,8 @@ export interface ImageSource {
   readonly config: Uint8Array | undefined;
   /** Lowest layer first. */
   readonly layers: readonly LayerSource[];
+  /** Of what the reference names in a registry, a manifest or an index: by it the same image is named for ever. */
+  readonly digest?: SourceDigest;
   /** Registry and repository that the layers come from, for messages; undefined where nothing is remote. */
   readonly place?: string;
   /** Opens a remote layer from byte `start` on; what comes ends where the manifest says, and is not checked otherwise. */

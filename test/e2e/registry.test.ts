@@ -147,7 +147,11 @@ describe.skipIf(missing)(titleOf("a build from a registry", missing), () => {
       "--tls-verify=false",
       "--json",
     ]);
-    const { layers: built } = JSON.parse(stdout) as { layers: { digest: string; diffId: string }[] };
+    const { layers: built, sourceDigest } = JSON.parse(stdout) as {
+      layers: { digest: string; diffId: string }[];
+      sourceDigest: string;
+    };
+    expect(sourceDigest).toBe(made.manifests[0]?.digest);
     expect(built.map(({ digest }) => digest)).toEqual(
       layers.map((layer) => `sha256:${createHash("sha256").update(gzip(layer)).digest("hex")}`),
     );

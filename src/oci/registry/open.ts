@@ -59,7 +59,7 @@ export async function openRegistry(reference: Reference, options: SourceOptions)
       },
     );
     const fetch: ImageSource["fetch"] = (bytes, stop, start = 0) => fetchLayer(sources, bytes, stop, start);
-    return { ...image, place, fetch, close };
+    return { ...image, digest: name.digest ?? digestBy("sha256", manifest), place, fetch, close };
   } catch (cause) {
     await close();
     throw cause;

@@ -125,7 +125,12 @@ export class Transport {
             ...common,
             uri: proxy.href,
             requestTls: { ...requestTls, timeout: times.connect },
-            proxyTls: { timeout: times.connect },
+            proxyTls: {
+              timeout: times.connect,
+              ...(proxy.protocol === "https:"
+                ? { secureContext: hostTls(proxy.host, false, true, this.options).secureContext }
+                : {}),
+            },
             // A tunnel only where there is something to hide: many proxies let none through to port 80.
             proxyTunnel: false,
           });

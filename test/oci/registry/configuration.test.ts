@@ -1,6 +1,7 @@
 // registries.conf and the proxies of the environment: what they say, and pulls that go by them.
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
+import { createServer as createTlsServer } from "node:https";
 import { type AddressInfo, connect } from "node:net";
 import { dirname, join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
@@ -325,6 +326,24 @@ describe.skipIf(cannotServe)(titleOf("pulls as configured", cannotServe), () => 
       digests,
     );
     expect(new Set(seen)).toEqual(new Set([`CONNECT registry.invalid:5000 ${login}`]));
+
+    const key = readFileSync(certificates.key);
+    const byTls = createTlsServer({ key, cert: readFileSync(certificates.cert) });
+    byTls.on("connect", (...given) => proxy.emit("connect", ...given));
+    byTls.listen(0, "127.0.0.1");
+    await new Promise((listening) => byTls.once("listening", listening));
+    closeLater(() => {
+      byTls.closeAllConnections();
+      return new Promise((closed) => byTls.close(closed));
+    });
+    const trusted = environment({
+      HTTPS_PROXY: `https://127.0.0.1:${(byTls.address() as AddressInfo).port}`,
+      SSL_CERT_FILE: `${certificates.caFolder}/ca.crt`,
+    });
+    seen.length = 0;
+    const through = await pull("registry.invalid:5000/a/b", { environment: trusted, tlsVerify: false });
+    expect(through.layers).toEqual(digests);
+    expect(new Set(seen)).toEqual(new Set(["CONNECT registry.invalid:5000 undefined"]));
 
     seen.length = 0;
     proxy.removeAllListeners("connect");
