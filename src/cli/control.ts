@@ -1,5 +1,6 @@
 // What the commands that ask a running mount have in common.
-import { type ControlConnection, ControlRefused, openControl } from "../daemon/control-client.js";
+import { openControl } from "../daemon/control-client.js";
+import { type ControlConnection, ControlRefused } from "../daemon/control-connection.js";
 import { MountFailure } from "../daemon/options.js";
 import { ExitCode, Failure } from "./failure.js";
 import { visible } from "./output.js";

@@ -1,5 +1,5 @@
 // The `status` command: what a running mount does and holds, once or again and again.
-import type { ControlConnection } from "../daemon/control-client.js";
+import type { ControlConnection } from "../daemon/control-connection.js";
 import type { MountStatus } from "../daemon/status.js";
 import { mountEnded, withControl } from "./control.js";
 import { print, printResult, schemaVersion } from "./output.js";

@@ -1,14 +1,14 @@
-// Finds the control socket of a mount and asks it. What the kernel says of the mount, its device and who mounted it, leads
+// Finds the control socket of a mount. What the kernel says of the mount, its device and who mounted it, leads
 // to the socket without a word to the mount itself: so a mount that hangs, or that lets nobody else in, can be asked about.
 // Where that does not do (mounted by another process, files of another mount namespace), the mount names its process.
 import { closeSync, lstatSync, readdirSync, readFileSync, statSync } from "node:fs";
-import { connect, type Socket } from "node:net";
 import { resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { nameFromText } from "../base/bytes.js";
 import { codeOf } from "../base/errno.js";
 import { type MountEntry, mountAtPath, readMounts } from "../sys/mountinfo.js";
 import { processStartTime } from "../sys/process-time.js";
+import { ControlConnection, ControlRefused, notAllowed } from "./control-connection.js";
 import {
   type ControlFolder,
   controlFolders,
@@ -19,146 +19,13 @@ import {
   pathIn,
   type SocketName,
 } from "./control-place.js";
-import { type Hello, type Reply, VERSION } from "./control-protocol.js";
 import { MountFailure } from "./options.js";
 import type { ProbeAnswer } from "./probe.js";
 import { resolveTarget } from "./target.js";
 
-/** A mount that has just begun to serve makes its socket within this time; all times are in milliseconds. */
+/** A mount that has just begun to serve makes its socket within this time, in milliseconds. */
 const SOCKET_PATIENCE = 1_000;
-const ANSWER_PATIENCE = 5_000;
-/** An answer is never longer. */
-const ANSWER_LIMIT = 1 << 20;
 const FAILURE = 1;
-
-/** What was asked for was refused, or could not be asked. The message does not name the mount. */
-export class ControlRefused extends Error {
-  /** Of the protocol, where it was the mount that refused. */
-  readonly code: string | undefined;
-
-  constructor(message: string, code?: string) {
-    super(message);
-    this.code = code;
-  }
-}
-
-/** A connection to the process of a mount. */
-export class ControlConnection {
-  readonly hello: Hello["hello"];
-  private readonly socket: Socket;
-  private readonly lines: LineReader;
-
-  private constructor(socket: Socket, lines: LineReader, hello: Hello["hello"]) {
-    this.socket = socket;
-    this.lines = lines;
-    this.hello = hello;
-  }
-
-  /** Undefined where nobody listens. Rejects with ControlRefused. */
-  static async open(path: string): Promise<ControlConnection | undefined> {
-    const socket = await connected(path);
-    if (socket === undefined) return undefined;
-    const lines = new LineReader(socket);
-    try {
-      const line = (await lines.next()) as Hello | undefined;
-      if (line === undefined) {
-        socket.destroy();
-        return undefined;
-      }
-      if (line.version !== VERSION || typeof line.hello !== "object") {
-        throw new ControlRefused(
-          `its process speaks version ${String(line.version)} of the protocol, this is ${VERSION}`,
-        );
-      }
-      return new ControlConnection(socket, lines, line.hello);
-    } catch (cause) {
-      socket.destroy();
-      throw cause;
-    }
-  }
-
-  /** The result of a command; undefined when the mount has ended meanwhile. Rejects with ControlRefused. */
-  async ask<T>(command: string, more: object = {}): Promise<T | undefined> {
-    this.socket.write(`${JSON.stringify({ version: VERSION, command, ...more })}\n`);
-    const reply = (await this.lines.next()) as Reply<T> | undefined;
-    if (reply?.error !== undefined) throw new ControlRefused(reply.error.message, reply.error.code);
-    return reply?.result;
-  }
-
-  close(): void {
-    this.socket.destroy();
-  }
-}
-
-function connected(path: string): Promise<Socket | undefined> {
-  return new Promise((done, fail) => {
-    const socket = connect({ path });
-    socket.once("connect", () => {
-      socket.removeAllListeners("error");
-      socket.on("error", () => {});
-      done(socket);
-    });
-    socket.once("error", (error) => {
-      const code = codeOf(error);
-      if (code === "ECONNREFUSED" || code === "ENOENT") done(undefined);
-      else if (code === "EACCES" || code === "EPERM") fail(notAllowed());
-      else fail(new ControlRefused(error.message));
-    });
-  });
-}
-
-function notAllowed(): ControlRefused {
-  return new ControlRefused("must be who mounted it, or root");
-}
-
-/** JSON objects from a socket, one a line, each within {@link ANSWER_PATIENCE}. */
-class LineReader {
-  private readonly chunks: AsyncIterator<string>;
-  private unread = "";
-
-  constructor(socket: Socket) {
-    socket.setEncoding("utf8");
-    this.chunks = socket[Symbol.asyncIterator]();
-  }
-
-  /** Undefined at the end. */
-  async next(): Promise<unknown> {
-    for (;;) {
-      const at = this.unread.indexOf("\n");
-      if (at >= 0) {
-        const line = this.unread.slice(0, at);
-        this.unread = this.unread.slice(at + 1);
-        try {
-          return JSON.parse(line);
-        } catch {
-          throw new ControlRefused("its process gives an answer that makes no sense");
-        }
-      }
-      if (this.unread.length > ANSWER_LIMIT) {
-        throw new ControlRefused("its process gives an answer without end");
-      }
-      const chunk = await this.chunk();
-      if (chunk === undefined) return undefined;
-      this.unread += chunk;
-    }
-  }
-
-  private async chunk(): Promise<string | undefined> {
-    let timer: NodeJS.Timeout | undefined;
-    const patience = new Promise<never>((_, fail) => {
-      timer = setTimeout(() => fail(new ControlRefused("its process does not answer")), ANSWER_PATIENCE);
-    });
-    try {
-      const { done, value } = await Promise.race([this.chunks.next(), patience]);
-      return done === true ? undefined : value;
-    } catch (cause) {
-      if (cause instanceof ControlRefused) throw cause;
-      return undefined;
-    } finally {
-      clearTimeout(timer);
-    }
-  }
-}
 
 /**
  * Connects to the process of the mount at `mountpoint`. Rejects with MountFailure whose message names the mountpoint.
@@ -174,12 +41,12 @@ export async function openControl(mountpoint: string): Promise<ControlConnection
   } catch (cause) {
     // Perhaps the mountpoint of another mount namespace.
     target = resolve(mountpoint);
-    const found = await new Search(target, undefined).run();
+    const found = await new Search(target, undefined, mounts).run();
     if (found !== undefined) return found;
     throw cause instanceof MountFailure ? new MountFailure(cause.message, FAILURE) : cause;
   }
   try {
-    const found = await findSocket(target, mount);
+    const found = await findSocket(new Search(target, mount, mounts));
     if (found !== undefined) return found;
   } catch (cause) {
     if (cause instanceof ControlRefused) throw new MountFailure(`${target}: ${cause.message}`, FAILURE);
@@ -189,11 +56,8 @@ export async function openControl(mountpoint: string): Promise<ControlConnection
 }
 
 /** Undefined where there is no mount of ours. Rejects with ControlRefused. */
-async function findSocket(
-  target: string,
-  mount: MountEntry | undefined,
-): Promise<ControlConnection | undefined> {
-  const search = new Search(target, mount);
+async function findSocket(search: Search): Promise<ControlConnection | undefined> {
+  const { target, mount } = search;
   const found = await search.run();
   if (found !== undefined || mount === undefined || !mount.type.startsWith("fuse")) return found;
   // Loads the C library, which is not needed otherwise.
@@ -231,13 +95,16 @@ async function searchOf(
 class Search {
   /** A folder that should be looked into could not be. */
   forbidden = false;
-  private readonly target: string;
-  private readonly mount: MountEntry | undefined;
+  readonly target: string;
+  /** What is mounted there. */
+  readonly mount: MountEntry | undefined;
+  private readonly devices: ReadonlySet<string>;
   private readonly uid = process.geteuid?.() ?? 0;
 
-  constructor(target: string, mount: MountEntry | undefined) {
+  constructor(target: string, mount: MountEntry | undefined, mounts: readonly MountEntry[]) {
     this.target = target;
     this.mount = mount;
+    this.devices = new Set(mounts.map(({ device }) => device));
   }
 
   /** By device, in the folders of who mounted it and of this user; without a mount here by the mountpoint's name. */
@@ -248,8 +115,9 @@ class Search {
       ...this.foldersOf(uid, uid === this.uid ? process.env : {}),
       ...(outerUid(uid) === uid ? [] : this.foldersOf(outerUid(uid), {})),
     ]);
-    return this.lookThrough(paths, [0, ...owners], (name) =>
-      mount === undefined ? true : name.device === mount.device,
+    // Of what is mounted here the place is known; by name it is another mount namespace's.
+    return this.lookThrough(paths, [0, ...owners], ({ device }) =>
+      mount === undefined ? device === undefined || !this.devices.has(device) : device === mount.device,
     );
   }
 
@@ -323,12 +191,22 @@ class Search {
       if (parsed === undefined || !fits(parsed)) continue;
       const path = pathIn(folder, name);
       if (!isSocketOf(folder.owner, path)) continue;
-      const connection = await ControlConnection.open(path);
+      const connection = await this.connectTo(path);
       if (connection === undefined) continue;
       if (this.mount !== undefined || connection.hello.mountpoint === this.target) return connection;
       connection.close();
     }
     return undefined;
+  }
+
+  /** One that does not answer may be that of another mount, where this one is only looked for. */
+  private async connectTo(path: string): Promise<ControlConnection | undefined> {
+    try {
+      return await ControlConnection.open(path);
+    } catch (cause) {
+      if (this.mount === undefined && cause instanceof ControlRefused) return undefined;
+      throw cause;
+    }
   }
 }
 

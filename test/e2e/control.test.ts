@@ -152,7 +152,10 @@ describe.skipIf(cannotMount)(titleOf("a running mount", cannotMount), () => {
     await refused(2, /invalid/, ...words, "/mnt");
   });
 
-  it("is told from what is none: other folders, other mounts, nothing", async () => {
+  it("is told from what is none: other folders, other mounts, nothing, also where another mount hangs", async () => {
+    const m = await mount(image);
+    await json("status", m.path);
+    process.kill(m.pid, "SIGSTOP");
     for (const name of ["quota", "status"]) {
       const folder = scratchDirectory("folder");
       await refused(1, new RegExp(`^imgfs: ${name}: ${folder}: not an imgfs mount$`, "m"), name, folder);
