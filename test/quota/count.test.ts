@@ -327,6 +327,20 @@ const kinds: readonly Kind[] = [
     inodes: 1,
   },
   {
+    kind: "the same where whiteouts are files",
+    make: (upper) => {
+      const d = copiedDirectory(join(upper, "d"));
+      mark(d, "user.imgfs.leaves", "0:0:old");
+      mark(d, "user.overlay.opaque", "x");
+      for (const name of ["old", "gone"]) {
+        writeFileSync(join(d, name), "");
+        mark(join(d, name), "user.overlay.whiteout", "y");
+      }
+    },
+    blocks: 0,
+    inodes: 1,
+  },
+  {
     kind: "files that stand for a symlink, a FIFO and a device",
     make: (upper) => {
       mark(upper, "user.containers.override_stat", "0:0:0755:dir");

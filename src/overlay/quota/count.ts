@@ -276,7 +276,10 @@ class Counter {
     const mayBeWhiteout = marks.xattrWhiteouts && size === 0;
     const asks = mayBeCopy || mayStandIn || mayBeWhiteout || costs.allocated || costs.xattrs;
     const names = asks ? namesOf(fd) : noNames;
-    if (mayBeWhiteout && names.some((mark) => whiteoutMarks.includes(mark))) return;
+    if (mayBeWhiteout && names.some((mark) => whiteoutMarks.includes(mark))) {
+      this.addWhiteout(level);
+      return;
+    }
     if (size === 0 && options.whiteoutFiles && startsWith(this.name, WHITEOUT_FILE)) return;
     if (mayStandIn && names.includes(standInMark) && this.standsIn(fd)) {
       this.add(level, 0, indexed ? 0 : 1);
@@ -311,6 +314,10 @@ class Counter {
     return override !== undefined && (override.mode & S_IFMT) !== S_IFREG;
   }
 
+  private addWhiteout(level: Level): void {
+    if (level.leaving?.equals(this.name) === true) this.add(level, 0, 1);
+  }
+
   /** Counts a name that is, or may be, no file. */
   private lookAtOther(level: Level): void {
     const { options, stat, name } = this;
@@ -320,9 +327,8 @@ class Counter {
     const type = stat.mode & S_IFMT;
     if (type === S_IFDIR) level.pending.push(Buffer.from(name));
     else if (type === S_IFREG) this.lookAtFile(level);
-    else if (type === S_IFCHR && stat.rdev === 0) {
-      if (level.leaving?.equals(name) === true) this.add(level, 0, 1);
-    } else if (stat.nlink === 1 || !this.isMet(stat.ino)) {
+    else if (type === S_IFCHR && stat.rdev === 0) this.addWhiteout(level);
+    else if (stat.nlink === 1 || !this.isMet(stat.ino)) {
       this.add(level, 0, options.indexed.has(stat.ino) ? 0 : 1);
     }
   }

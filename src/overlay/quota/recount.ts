@@ -24,6 +24,7 @@ const noValue = Buffer.alloc(0);
 export function recount(m: WritableState): Usage {
   const { upper, lower } = m;
   const { costs } = upper;
+  const start = performance.now();
   const { bytes, inodes, found } = countUpper({
     path: upper.path,
     rootFd: upper.rootFd,
@@ -42,6 +43,8 @@ export function recount(m: WritableState): Usage {
       level.copied = true;
     },
   });
+  const milliseconds = Math.round(performance.now() - start);
+  m.log.debug("upper directory counted", { upper: upper.path, bytes, inodes, milliseconds });
   if (!costs.marked) check(markCosts(costs, found), `mark of upper directory ${upper.path}`);
   return { bytes, inodes };
 }
