@@ -337,7 +337,7 @@ describe.skipIf(cannotServe)(titleOf("pulls as configured", cannotServe), () => 
       return new Promise((closed) => byTls.close(closed));
     });
     const trusted = environment({
-      HTTPS_PROXY: `https://127.0.0.1:${(byTls.address() as AddressInfo).port}`,
+      HTTPS_PROXY: `https://localhost:${(byTls.address() as AddressInfo).port}`,
       SSL_CERT_FILE: `${certificates.caFolder}/ca.crt`,
     });
     seen.length = 0;

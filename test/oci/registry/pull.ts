@@ -6,7 +6,7 @@ import type { RemoteBytes } from "../../../src/oci/source.js";
 import { place } from "./serve.js";
 
 /** Tries that do not take long. */
-export const quick = { delay: 10, silence: 2_000, connect: 5_000, tries: 4, maxDelay: 5_000 } as const;
+export const quick = { delay: 10, silence: 30_000, connect: 30_000, tries: 4, maxDelay: 5_000 } as const;
 
 /** The environment of a user who has no files of the kind, with what a test puts there. */
 export function environment(more: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv {
