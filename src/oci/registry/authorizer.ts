@@ -29,7 +29,8 @@ interface Held {
 
 export interface AuthorizerOptions {
   readonly repository: string;
-  readonly login: Login | undefined;
+  /** Finds the login, at the first challenge: who is not asked asks no helper. */
+  readonly findLogin: () => Promise<Login | undefined>;
   /** Whether the registry is reached without TLS, or without checks. */
   readonly isInsecure: boolean;
   /** Sends a request, with tries. */
@@ -40,15 +41,21 @@ export class Authorizer {
   private readonly options: AuthorizerOptions;
   private held: Held | undefined;
   private renewing: Promise<boolean> | undefined;
-  private readonly secrets: Set<string>;
+  private readonly secrets = new Set<string>();
+  private finding: Promise<Login | undefined> | undefined;
+  /** Whether there is a login; known after the first challenge. */
+  hasLogin = false;
 
   constructor(options: AuthorizerOptions) {
     this.options = options;
-    this.secrets = new Set(secretsOf(options.login));
   }
 
-  get hasLogin(): boolean {
-    return this.options.login !== undefined;
+  private async login(): Promise<Login | undefined> {
+    this.finding ??= this.options.findLogin();
+    const login = await this.finding;
+    this.hasLogin = login !== undefined;
+    for (const secret of secretsOf(login)) this.secrets.add(secret);
+    return login;
   }
 
   /** The value of Authorization that is known to be wanted, undefined for none. */
@@ -85,12 +92,12 @@ export class Authorizer {
     used: string | undefined,
     signal: AbortSignal | undefined,
   ): Promise<boolean> {
-    const { login } = this.options;
     this.held = undefined;
+    const login = await this.login();
     for (const { scheme, parameters } of parseChallenges(header)) {
       if (scheme === "bearer") {
         if (login?.kind === "bearer") this.hold(`Bearer ${login.token}`, undefined);
-        else await this.fetchToken(parameters, signal);
+        else await this.fetchToken(parameters, login, signal);
         return this.value !== used;
       }
       if (scheme === "basic") {
@@ -110,9 +117,10 @@ export class Authorizer {
 
   private async fetchToken(
     parameters: Readonly<Record<string, string>>,
+    login: Login | undefined,
     signal: AbortSignal | undefined,
   ): Promise<void> {
-    const { repository, login } = this.options;
+    const { repository } = this.options;
     const realm = this.realmOf(parameters["realm"]);
     const query = new URLSearchParams();
     const service = parameters["service"];

@@ -20,7 +20,7 @@ export interface EndpointOptions extends RegistryOptions {
   readonly registry: string;
   readonly repository: string;
   readonly isInsecure: boolean;
-  readonly login: Login | undefined;
+  readonly findLogin: () => Promise<Login | undefined>;
   readonly userAgent: string;
 }
 
@@ -45,7 +45,7 @@ export class Endpoint {
   private base: Promise<URL> | undefined;
 
   constructor(options: EndpointOptions) {
-    const { registry, repository, isInsecure, userAgent, login, limits } = options;
+    const { registry, repository, isInsecure, userAgent, findLogin, limits } = options;
     this.options = options;
     this.place = `${registry}/${repository}`;
     this.limits = { ...defaultLimits, ...limits };
@@ -60,7 +60,7 @@ export class Endpoint {
     });
     this.authorizer = new Authorizer({
       repository,
-      login,
+      findLogin,
       isInsecure,
       send: ({ signal, ...request }) => this.sendWithTries(request, { signal }),
     });

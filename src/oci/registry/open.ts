@@ -70,18 +70,18 @@ export async function openRegistry(reference: Reference, options: SourceOptions)
 async function endpointsOf(name: ImageName, options: RegistryOptions): Promise<Endpoint[]> {
   const environment = options.environment ?? process.env;
   const sources = pullSources(name, await readRegistries(environment));
-  return Promise.all(
-    sources.map(async ({ registry, repository, isInsecure, isMirror }) => {
-      const { login: given, tlsVerify } = options;
-      return new Endpoint({
+  const { login, tlsVerify } = options;
+  return sources.map(
+    ({ registry, repository, isInsecure, isMirror }) =>
+      new Endpoint({
         ...options,
         registry,
         repository,
         isInsecure: tlsVerify === undefined ? isInsecure : !tlsVerify,
-        login: given !== undefined && !isMirror ? given : await findLogin({ registry, repository }, options),
+        findLogin: async () =>
+          login !== undefined && !isMirror ? login : findLogin({ registry, repository }, options),
         userAgent: `imgfs/${version}`,
-      });
-    }),
+      }),
   );
 }
 

@@ -284,6 +284,16 @@ describe.skipIf(cannotServe)(titleOf("a registry that wants a login", cannotServ
     expect(refused.message).not.toContain("another-s3cret");
   });
 
+  it("asks no helper where no login is wanted, and is told which one fails where it is", async () => {
+    const env = home({ ".docker/config.json": { credsStore: "missing" } });
+    expect((await pull(`${plain}/a/b`, { tlsVerify: false, environment: env })).layers).toEqual(digests);
+    const { host } = await serveRegistry({ auth: htpasswd() });
+    expect(await failure(pull(`${host}/a/b`, { tlsVerify: false, environment: env }))).toEqual({
+      kind: "configuration",
+      message: `${host}/a/b: manifest latest: credential helper docker-credential-missing for ${host}: there is no such program`,
+    });
+  });
+
   it("by TLS is trusted through --cert-dir or certs.d alone, and given our certificate where it asks", async () => {
     const { host } = await serveRegistry({ http: certificates.tls });
     const name = `${host}/a/b`;
