@@ -5,7 +5,7 @@ import type { Request, Status } from "../../fuse/operations.js";
 import { BLOCK, blocksOf } from "../../quota/blocks.js";
 import type { Node } from "../inode-table.js";
 import type { WritableState } from "../state.js";
-import { eachFree } from "./file-blocks.js";
+import { eachFree, isCharged } from "./file-blocks.js";
 import { become, type Cost, costOf, goOn, grow, type Quota, refuse, remeasure, roomFor } from "./quota.js";
 import { giveBack } from "./reserve.js";
 
@@ -64,6 +64,7 @@ function growSparse(
   whole: boolean,
 ): number {
   const { granule } = quota;
+  if (granule === 1 && end - start === 1) return growOne(m, quota, node, cost, start);
   const first = start - (start % granule);
   const last = Math.ceil(end / granule) * granule;
   const free: number[] = [];
@@ -86,6 +87,15 @@ function growSparse(
     if (taken < to - from) return Math.max(start, from + taken - ((from + taken) % granule));
   }
   return end;
+}
+
+/** The same of one block, which is what writes at random are. */
+function growOne(m: WritableState, quota: Quota, node: Node, cost: Cost, block: number): number {
+  const charged = isCharged(m.fds.of(node), block, cost.allocated);
+  if (charged < 0) throw new FsError(-charged, "blocks of a file");
+  if (charged === 1) return block + 1;
+  cost.dense = false;
+  return grow(quota, node, cost, 1) ? block + 1 : block;
 }
 
 /** After a write or copy that did less than was charged, or perhaps other blocks. */

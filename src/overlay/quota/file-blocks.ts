@@ -68,6 +68,17 @@ function nextData(fd: number, at: number, end: number): [number, number] | undef
   return [Math.floor(data / BLOCK), Math.ceil(hole / BLOCK)];
 }
 
+/** 1 where a block of the file open at `fd` is charged, 0 where it is not, or a negative errno. One call, nothing made. */
+export function isCharged(fd: number, block: number, allocated: Ranges): number {
+  for (let i = 0; i < allocated.length && (allocated[i] as number) <= block; i += 2) {
+    if (block < (allocated[i + 1] as number)) return 1;
+  }
+  const data = seekFd(fd, block * BLOCK, SEEK_DATA);
+  if (data === -Errno.ENXIO) return 0;
+  if (data < 0) return data;
+  return data < (block + 1) * BLOCK ? 1 : 0;
+}
+
 /** Charged blocks in [start, end), or a negative errno. */
 export function chargedBlocks(fd: number, start: number, end: number, allocated: Ranges): number {
   let count = 0;
