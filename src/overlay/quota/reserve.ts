@@ -2,9 +2,10 @@
 // so that a later mount with one counts the same.
 import { FsError } from "../../base/errno.js";
 import type { Request, Status } from "../../fuse/operations.js";
-import { BLOCK } from "../../quota/blocks.js";
+import { BLOCK, blocksOf } from "../../quota/blocks.js";
 import { noRanges, type Ranges, withoutRange, withRange } from "../../quota/ranges.js";
 import { fallocateFd } from "../../sys/files.js";
+import { statFd } from "../../sys/stat.js";
 import type { Node } from "../inode-table.js";
 import type { WritableState } from "../state.js";
 import { notable, readAllocated, writeAllocated } from "./allocated.js";
@@ -135,8 +136,14 @@ export function beforePunch(m: WritableState, node: Node): void {
   if (m.quota !== undefined) costOf(m, node);
 }
 
-/** After a hole has been punched: only the whole blocks in it have gone. */
+/**
+ * After a hole has been punched: only the whole blocks in it have gone, and of those beyond the file's end none need have
+ * (ext4 leaves them), so these are given back by truncate(2) alone.
+ */
 export function afterPunch(m: WritableState, node: Node, offset: number, length: number): void {
-  giveBack(m, node, Math.ceil(offset / BLOCK), Math.floor((offset + length) / BLOCK));
+  if (notedBy(m, node).length > 0 && statFd(m.fds.of(node), m.stat) === 0) {
+    const end = Math.min(Math.floor((offset + length) / BLOCK), blocksOf(m.stat.size));
+    giveBack(m, node, Math.ceil(offset / BLOCK), end);
+  }
   if (m.quota !== undefined) remeasure(m, m.quota, node);
 }
