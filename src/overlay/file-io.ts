@@ -33,7 +33,7 @@ import type { Node } from "./inode-table.js";
 import { readLower } from "./lower-data.js";
 import { dataRow } from "./metacopy.js";
 import { changeMode, dropKeptCapabilities, shownMode } from "./owners.js";
-import { afterResize, beforeResize, chargeWrite, written } from "./quota/charge-data.js";
+import { afterResize, beforeResize, chargeWrite, settle, written } from "./quota/charge-data.js";
 import { afterRange, chargeRange } from "./quota/charge-range.js";
 import {
   afterPunch,
@@ -172,7 +172,8 @@ export function truncate(
   const before = sizeBefore(m, fd, size);
   const cleared = fault("attributes.size") || beforeWrite(m, node, fd, killSuidgid);
   const result = cleared < 0 ? cleared : truncateFd(fd, size);
-  afterResize(m, node, before, result < 0 ? before : size);
+  if (result === 0) afterResize(m, node, before, size);
+  else if (m.quota !== undefined) settle(m, m.quota, node);
   return result;
 }
 

@@ -53,6 +53,8 @@ export function recordMoved(upper: Upper, row: number): number {
 /** A directory that was perhaps moved is gone for good. */
 export function forgetMoved(upper: Upper, directory: Node): void {
   const { lowerRow } = directory.directory as DirectoryPart;
+  // Then nothing keeps its record from going, and with it what it costs.
+  if (upper.movedKept.delete(directory.id)) directory.children--;
   if (!upper.moved.delete(lowerRow)) return;
   // A record that stays is harmless.
   if (fault("moved.forget") === 0) unlinkAt(upper.movedFd, indexName(lowerRow));
@@ -79,7 +81,10 @@ export function locateMoved(m: OverlayState): void {
       if (id <= 0) break;
     }
     // It stays known: no lookup from the image's side leads to it.
-    if (id > 1) recordOf(m, id).children++;
+    if (id > 1 && !upper.movedKept.has(id)) {
+      upper.movedKept.add(id);
+      recordOf(m, id).children++;
+    }
   }
 }
 

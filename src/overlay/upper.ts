@@ -81,6 +81,8 @@ export interface Upper {
   /** Rows of image directories that were moved, and whether all of them have a record. */
   readonly moved: Set<number>;
   movedLocated: boolean;
+  /** Directories, by nodeid, whose records are kept for that. */
+  readonly movedKept: Set<number>;
   /** tree_root of the image that the objects here come from; undefined until the first copy-up. */
   tree: string | undefined;
   temporaries: number;
@@ -136,6 +138,7 @@ export function openUpper(options: UpperOptions): Upper {
       movedFd,
       moved: readMoved(movedFd),
       movedLocated: false,
+      movedKept: new Set(),
       volatile: options.volatile ?? false,
       redirects: options.redirects ?? true,
       metacopy: options.metacopy ?? true,

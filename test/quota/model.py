@@ -77,7 +77,7 @@ class Run:
         self.limits = self.world.limits = self.first
         if self.sockets is not None:
             with open(pid) as file:
-                self.control = Control(self.sockets, int(file.read()))
+                self.control = Control(self.sockets, self.mount_point, int(file.read()))
         device = os.statvfs(self.upper)
         self.large_xattrs = self.file_system() == "tmpfs"
         self.exact_blocks = self.large_xattrs
@@ -594,6 +594,7 @@ def main():
         run.run(int(operations))
     except Failure as cause:
         last = "\n  ".join(f"{i}: {line}" for i, line in list(enumerate(run.log))[-int(os.environ.get("IMGFS_LOG", "25")) :])
+        last += "".join(f"\n  open: {h.what} in {h.folder} as {h.name}" for h in run.handles)
         print(f"seed {seed}, limits {run.limits}, after operation {len(run.log)}: {cause}\n  {last}", file=sys.stderr)
         return 1
     finally:

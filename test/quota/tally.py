@@ -148,18 +148,20 @@ def told(mount):
 
 
 class Control:
-    """A client of the control socket of a mount by its process."""
+    """A client of the control socket of the mount at a path, by its process; FOLDER has the sockets."""
 
-    def __init__(self, folder, pid):
+    def __init__(self, folder, mount, pid):
+        device = os.stat(mount).st_dev
+        with open(f"/proc/{pid}/stat") as file:
+            start = file.read().rpartition(")")[2].split()[19]
+        path = os.path.join(folder, f"{os.major(device)}:{os.minor(device)}.{pid}-{start}.sock")
         # It is there a moment after the mount.
         for _ in range(5000):
-            found = [each for each in os.listdir(folder) if f".{pid}-" in each]
-            if found:
+            if os.path.exists(path):
                 break
             time.sleep(0.001)
-        assert len(found) == 1, found
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.connect(os.path.join(folder, found[0]))
+        self.socket.connect(path)
         self.lines = self.socket.makefile("rb")
         json.loads(self.lines.readline())
 
