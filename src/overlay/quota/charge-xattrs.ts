@@ -27,11 +27,7 @@ export function chargeXattr(m: WritableState, q: Request, node: Node, name: Name
   if (costs.xattrs) knowXattrs(m, node);
   const { bytes, base } = measureXattrs(m, node, name);
   const blocks = xattrBlocks(bytes + counted, base);
-  if (blocks === 0) {
-    // What it may replace by less is credited then.
-    if (costs.xattrs) knowXattrs(m, node);
-    return 0;
-  }
+  if (blocks === 0) return 0;
   const admitted = admit(costs, "xattrs");
   if (admitted < 0 || quota === undefined) return admitted;
   const cost = costOf(m, node);
