@@ -34,10 +34,8 @@ class Failure(Exception):
 
 
 class Handle:
-    def __init__(self, fd, what, flags, folder, name):
+    def __init__(self, fd, what, flags):
         self.fd, self.what, self.flags = fd, what, flags
-        # Where the kernel has it, also when the name has gone: that keeps the folder.
-        self.folder, self.name = folder, name
         # An error of pages that another descriptor was told of is still to be told to this one.
         self.late = False
         what.handles += 1
@@ -58,7 +56,7 @@ class Run:
             self.random.choice((8, 20, 60)),
         )
         self.world = World(source, self.limits)
-        self.handles, self.log, self.control = self.world.handles, [], None
+        self.handles, self.log, self.control = [], [], None
         self.names = 0
         self.refused = (errno.ENOSPC if "ENOSPC" in options else errno.EDQUOT,)
         self.is_root = os.getuid() == 0
@@ -381,7 +379,7 @@ class Run:
         what = Object("file" if kind == "node" else kind)
         self.world.place(what, folder, name)
         if fd is not None:
-            self.keep(Handle(fd, what, os.O_RDWR, folder, name))
+            self.keep(Handle(fd, what, os.O_RDWR))
 
     def keep(self, handle):
         self.handles.append(handle)
@@ -396,12 +394,6 @@ class Run:
         except OSError as cause:
             if not handle.late or cause.errno not in LATE:
                 raise Failure(f"close: {cause}") from None
-
-    def moved(self, folder, name, to=None, new_name=None):
-        """A name goes, or becomes another, of what is open by it too."""
-        for handle in self.handles:
-            if (handle.folder, handle.name) == (folder, name):
-                handle.folder, handle.name = (folder, None) if to is None else (to, new_name)
 
     def close_one(self):
         if self.handles:
@@ -424,7 +416,7 @@ class Run:
         if flags & os.O_TRUNC:
             what.resize(0)
             flags &= ~os.O_TRUNC
-        self.keep(Handle(fd, what, flags, *what.places[0]))
+        self.keep(Handle(fd, what, flags))
 
     def nameless(self):
         folder = self.folder()
@@ -434,7 +426,7 @@ class Run:
         if fits:
             what = Object("file")
             self.world.add(what)
-            self.keep(Handle(fd, what, os.O_RDWR, folder, None))
+            self.keep(Handle(fd, what, os.O_RDWR))
 
     def name_it(self):
         """A name for an open file that never had one."""
@@ -466,7 +458,6 @@ class Run:
         self.log.append(f"unlink {what} {name}")
         self.expect(True, lambda: os.unlink(self.path(folder, name)))
         self.world.take(what, folder, name)
-        self.moved(folder, name)
 
     def rmdir(self):
         found = [each for each in self.world.objects() if each.kind == "folder" and each.places and not each.entries]
@@ -502,9 +493,6 @@ class Run:
             return
         if over is not None:
             self.world.take(over, to, new_name)
-        self.moved(to, new_name, *((to, object) if flags == EXCHANGE else ()))
-        self.moved(folder, name, to, new_name)
-        self.moved(to, object, folder, name)
         self.world.take(what, folder, name)
         self.world.place(what, to, new_name)
         if flags == EXCHANGE:
@@ -595,7 +583,7 @@ def main():
         run.run(int(operations))
     except Failure as cause:
         last = "\n  ".join(f"{i}: {line}" for i, line in list(enumerate(run.log))[-int(os.environ.get("IMGFS_LOG", "25")) :])
-        last += "".join(f"\n  open: {h.what} in {h.folder} as {h.name}" for h in run.handles)
+        last += "".join(f"\n  open: {h.what}" for h in run.handles)
         print(f"seed {seed}, limits {run.limits}, after operation {len(run.log)}: {cause}\n  {last}", file=sys.stderr)
         return 1
     finally:

@@ -109,8 +109,6 @@ class World:
     def __init__(self, source, limits):
         self.limits = limits
         self.all = []
-        # Of each open file: the folder that the kernel has it in, and its name there while it has that.
-        self.handles = []
         self.root = Object("folder", source)
         met = {}
         self.read(self.root, source, met)
@@ -142,23 +140,11 @@ class World:
 
     def take(self, what, folder, name):
         what.places.remove((folder, name))
-        what.last_folder = folder
         if folder.entries.get(name) is what:
             del folder.entries[name]
 
-    def pinned(self):
-        """Folders without a name that the kernel keeps because of what is open in them."""
-        found = set()
-        for handle in self.handles:
-            folder = handle.folder
-            while folder is not self.root and not folder.places and folder not in found:
-                found.add(folder)
-                folder = folder.last_folder
-        return found
-
     def forget(self):
-        pinned = self.pinned()
-        self.all = [each for each in self.all if each.places or each.handles > 0 or each in pinned]
+        self.all = [each for each in self.all if each.places or each.handles > 0]
 
     def holds(self, above, what):
         """Whether a folder is another, or lies above it."""
@@ -169,15 +155,13 @@ class World:
     def use(self, named=None):
         """Bytes and inodes: of all, or of what has no name."""
         total = [0, 0]
-        pinned = self.pinned()
         for each in self.all if named is False else [self.root, *self.all]:
             if named is False and each.places:
                 continue
-            if not each.places and each.handles == 0 and each is not self.root and each not in pinned:
+            if not each.places and each.handles == 0 and each is not self.root:
                 continue
             for i, cost in enumerate(each.cost()):
                 total[i] += cost
-        # The root is the mount's, and nobody's.
         return tuple(total)
 
     # What the rule lets happen.
