@@ -266,6 +266,15 @@ describe("what the mount before left", () => {
     expect(believed(upper)).toBe(true);
   });
 
+  it("stays where the next mount is refused", () => {
+    const { upper, left } = ended();
+    const text = readFileSync(left, "latin1");
+    const limit = { mode: "inclusive", bytes: 1, inodes: 1, errno: "EDQUOT" } as const;
+    const quota: QuotaOptions = { ...limit, imageBytes: 100, ledger: createLedgerMemory() };
+    expect(() => mount(image, upper, { quota })).toThrow(/^disk limit is smaller than volume size/);
+    expect(readFileSync(left, "latin1")).toBe(text);
+  });
+
   it("is removed by a mount without a quota, too, which leaves none", () => {
     const { upper, left } = ended();
     const fs = mount(image, upper);

@@ -19,7 +19,17 @@ export interface QuotaOptions extends QuotaSettings {
 export function startQuota(m: WritableState, options: QuotaOptions, known: Usage | undefined): void {
   const ledger = new Ledger(options.ledger);
   const disk = probeBlocks(m.upper, m.buffer);
-  ledger.open(options, options.imageBytes, known ?? recount(m));
+  try {
+    // A limit that cannot be is refused before anything is counted, and leaves what was known.
+    ledger.open(options, options.imageBytes, known ?? { bytes: 0, inodes: 0 });
+  } catch (cause) {
+    if (known !== undefined) saveUsage(m.upper, known);
+    throw cause;
+  }
+  if (known === undefined) {
+    const { bytes, inodes } = recount(m);
+    ledger.credit(-bytes, -inodes);
+  }
   m.quota = createQuota(ledger, options, disk);
 }
 
