@@ -6,6 +6,8 @@
 const capacity = 4 << 20;
 /** Bytes that the reader takes at a time at most. */
 const maxPiece = 512 << 10;
+/** Bytes for which it is woken: to wake it for each that arrives costs more than to wait for some. */
+const minPiece = 256 << 10;
 
 /** Words in front of the bytes: written and read position, how it ended, and a count of what the writer has done. */
 const Word = { written: 0, read: 1, state: 2, events: 3, length: 4 } as const;
@@ -44,7 +46,7 @@ export class FeedWriter {
       const length = Math.min(room, piece.length - done, capacity - at);
       bytes.set(piece.subarray(done, done + length), at);
       Atomics.store(words, Word.written, (written + length) | 0);
-      this.wake();
+      if (capacity - room + length >= minPiece) this.wake();
       done += length;
     }
   }
@@ -78,11 +80,11 @@ export function* feedPieces(shared: SharedArrayBuffer): Generator<Uint8Array, vo
     const read = Atomics.load(words, Word.read);
     const available = (Atomics.load(words, Word.written) - read) | 0;
     if (state === State.failed) throw new Error("the bytes did not come");
-    if (available === 0) {
-      if (state === State.ended) return;
+    if (state === State.open && available < minPiece) {
       Atomics.wait(words, Word.events, events);
       continue;
     }
+    if (available === 0) return;
     const at = (read >>> 0) % capacity;
     const length = Math.min(available, maxPiece, capacity - at);
     yield bytes.subarray(at, at + length);
