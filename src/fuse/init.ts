@@ -25,7 +25,6 @@ const always: readonly InitFlag[] = [
   "ASYNC_READ",
   "ATOMIC_O_TRUNC",
   "BIG_WRITES",
-  "ASYNC_DIO",
   "PARALLEL_DIROPS",
   "ABORT_ERROR",
   "MAX_PAGES",
@@ -38,6 +37,7 @@ const always: readonly InitFlag[] = [
 
 function wanted(fs: FileSystem, options: InitOptions): InitFlag[] {
   const flags = [...always];
+  if (fs.features?.shortWrites !== true) flags.push("ASYNC_DIO");
   if (fs.readdir !== undefined && options.readdirplus !== "never") flags.push("DO_READDIRPLUS");
   if (fs.readdir !== undefined && options.readdirplus === "auto") flags.push("READDIRPLUS_AUTO");
   if (fs.open === undefined) flags.push("NO_OPEN_SUPPORT");

@@ -250,6 +250,11 @@ export interface Features {
   readonly export?: boolean;
   /** Owners, modes and kinds in it may be the word of somebody who could not give them: setuid and devices must not work. */
   readonly untrusted?: boolean;
+  /**
+   * write may do a part of what it is asked for. The kernel then sends writes that bypass its cache (O_DIRECT) one after the
+   * other: of several at once it makes EIO where one is short (fuse_get_res_by_io).
+   */
+  readonly shortWrites?: boolean;
 }
 
 /** Figures of what a filesystem keeps in memory, for who watches the mount. Filled in after each request: must be cheap. */

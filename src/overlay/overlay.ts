@@ -108,7 +108,12 @@ export function createOverlay(options: OverlayOptions): FileSystem {
   };
   return {
     // In a user namespace, and for ordinary users, the kernel sees to it.
-    features: { posixAcl: true, export: true, untrusted: keepsSetuid && upper?.overrides.all === true },
+    features: {
+      posixAcl: true,
+      export: true,
+      untrusted: keepsSetuid && upper?.overrides.all === true,
+      shortWrites: m.quota !== undefined,
+    },
     gauges: overlayGauges(m),
     helperModule: options.image.helperModule,
     init(_info, services) {

@@ -1,0 +1,49 @@
+// Ways to get more than a quota gives (attacks.py): links, holes, reservations, names that go while something is open,
+// copies by two names, sizes up and down, renames, writes that bypass the cache.
+import { linkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { beforeAll, describe, expect, it } from "vitest";
+import {
+  build,
+  cannotMount,
+  hasCommand,
+  mount,
+  run,
+  scratch,
+  scratchDirectory,
+  titleOf,
+} from "../e2e/mounted.js";
+
+const reason = cannotMount ?? (hasCommand("python3") ? undefined : "python3 is missing");
+const inCi = process.env["CI"] !== undefined && process.env["CI"] !== "";
+const script = join(import.meta.dirname, "attacks.py");
+
+it.runIf(inCi)("attacks on a quota are run in CI", () => expect(reason).toBeUndefined());
+
+describe.skipIf(reason)(titleOf("a quota is not passed", reason), () => {
+  let image: string;
+  beforeAll(async () => {
+    const source = scratchDirectory("source");
+    writeFileSync(join(source, "one"), "i".repeat(150 * 4096));
+    linkSync(join(source, "one"), join(source, "two"));
+    image = await build(`dir:${source}`, "--codec", "zstd");
+  });
+
+  it.each([
+    ["by links", "links"],
+    ["by sparse files", "sparse"],
+    ["by reserving beyond the end of a file, and punching that", "reserved"],
+    ["by holes that are filled again", "holes"],
+    ["by what is open without a name", "held"],
+    ["by copying a file up by two names at once", "copies"],
+    ["by sizes up and down", "loops"],
+    ["by renames", "renames"],
+    ["by O_DIRECT, which is told EDQUOT and not EIO", "direct"],
+  ])("%s", async (_, way) => {
+    const upper = scratch("upper");
+    const mounted = await mount(image, "--upper", upper, "--quota", "1M", "--quota-inodes", "64");
+    const { code, stdout, stderr } = await run("python3", [script, mounted.path, upper, way]);
+    expect({ code, stdout, stderr }).toEqual({ code: 0, stdout: "done\n", stderr: "" });
+    await mounted.unmount();
+  });
+});
