@@ -9,7 +9,8 @@ import { noise, userland } from "../e2e/make-image.js";
 import { build, cannotMount, hasCommand, scratch, scratchDirectory, titleOf } from "../e2e/mounted.js";
 import { sha256, writeLayout } from "../e2e/oci-writer.js";
 import { layerTar, type TarEntry } from "../e2e/tar-writer.js";
-import { root, say } from "./programs.js";
+import { noNative } from "../e2e/transports.js";
+import { byNative, root, say } from "./programs.js";
 
 const inCi = process.env["CI"] !== undefined && process.env["CI"] !== "";
 const corpus = process.env["IMGFS_CORPUS"];
@@ -97,7 +98,9 @@ function layersOf(layout: string): Buffer[] {
   return manifest.layers.map(({ digest }: { digest: string }) => gunzipSync(blob(digest)));
 }
 
-describe.skipIf(reason)(titleOf("apt-get in a chroot", reason), () => {
+const ways = noNative === undefined ? [root, byNative] : [root];
+
+describe.skipIf(reason).each(ways)(titleOf("apt-get in a chroot, by $name", reason), (who) => {
   it("cannot install what is too large, is sound, and can when there is room", {
     timeout: 300_000,
   }, async () => {
@@ -108,7 +111,7 @@ describe.skipIf(reason)(titleOf("apt-get in a chroot", reason), () => {
     ]);
     const image = await build(`oci:${layout}`);
     const text = await say(
-      root,
+      who,
       image,
       `inside() {
          env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C DEBIAN_FRONTEND=noninteractive chroot m "$@"
