@@ -83,6 +83,7 @@ const words: Readonly<Record<string, string>> = {
   EISDIR: "is a directory",
   EMFILE: "too many open files",
   ENOSPC: "no space left",
+  EDQUOT: "disk quota exceeded",
   EROFS: "read-only filesystem",
   ELOOP: "too many symbolic links",
   ENAMETOOLONG: "name too long",

@@ -1,9 +1,10 @@
 // The words by which bubblewrap runs a command on a mounted image (bwrap(1)). One id, no setuid programs, and the command
 // is found here: bubblewrap itself says 1 for everything that fails.
-import { chmodSync, closeSync, mkdirSync, openSync, readFileSync, realpathSync, statSync } from "node:fs";
+import { closeSync, openSync, readFileSync, realpathSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { findAccount } from "./account.js";
 import { insideRoot } from "./inside-root.js";
+import { makeMountPoint } from "./mount-point.js";
 import { findProgram } from "./programs.js";
 import { type Inside, RunFailure } from "./request.js";
 import { findCommand } from "./start-command.js";
@@ -23,14 +24,14 @@ export function bubblewrapWords(rootfs: string, { command, surroundings }: Insid
     ["/tmp", 0o1777],
     [command.workdir, 0o755],
   ] as const) {
-    makeFolder(at(path), mode);
+    makeFolder(at(path), mode, path);
   }
   const { uid, gid, home } = findAccount(command.user, textOf("/etc/passwd"), textOf("/etc/group"));
   const env: Record<string, string> = { HOME: home, ...command.env };
   const { file, args } = findCommand(command.words, env["PATH"] ?? "", at);
   const binds = surroundings.binds.flatMap(({ host, inside, readOnly }) => {
     const place = at(inside);
-    if (statSync(host).isDirectory()) makeFolder(place, 0o755);
+    if (statSync(host).isDirectory()) makeFolder(place, 0o755, inside);
     else makeFile(place);
     return [readOnly ? "--ro-bind" : "--bind", host, place.slice(rootfs.length)];
   });
@@ -83,14 +84,8 @@ export function findBubblewrap(): string {
   return file;
 }
 
-function makeFolder(path: string, mode: number): void {
-  if (statSync(path, { throwIfNoEntry: false }) !== undefined) return;
-  try {
-    mkdirSync(path, { recursive: true });
-    chmodSync(path, mode);
-  } catch {
-    // Read-only: bubblewrap says what it misses.
-  }
+function makeFolder(place: string, mode: number, shown = place): void {
+  if (statSync(place, { throwIfNoEntry: false }) === undefined) makeMountPoint(place, mode, shown);
 }
 
 function makeFile(path: string): void {

@@ -2,16 +2,7 @@
 // the host's paths that were asked for.
 // Invariants: once pivoted, paths of the image are resolved by the kernel inside the image, so that no symlink of it leads
 // to the host; paths of the host are relative to the old root, which is the working directory until it is taken away.
-import {
-  chmodSync,
-  closeSync,
-  lstatSync,
-  mkdirSync,
-  openSync,
-  readlinkSync,
-  statSync,
-  symlinkSync,
-} from "node:fs";
+import { closeSync, lstatSync, mkdirSync, openSync, readlinkSync, statSync, symlinkSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { errnoName, errnoText } from "../base/errno.js";
 import { changeDirectory, makeReadOnly, pivotHere, raiseLoopback, setHostname } from "../sys/container.js";
@@ -19,6 +10,7 @@ import { AT_FDCWD, closeFd, O_DIRECTORY, O_PATH, openAt } from "../sys/files.js"
 import { MNT_DETACH, mountAt, unmountAt } from "../sys/mount.js";
 import { MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_STRICTATIME } from "../sys/mount-flags.js";
 import { insideRoot } from "./inside-root.js";
+import { makeMountPoint } from "./mount-point.js";
 import { type Bind, RunFailure, type Surroundings } from "./request.js";
 
 const MS_BIND = 4096;
@@ -70,13 +62,7 @@ export function enterRoot(
 /** Makes a directory of the image where it is missing; what cannot be made is told by whoever needs it. */
 function makeFolder(path: string, mode = 0o755): void {
   if (statSync(path, { throwIfNoEntry: false }) !== undefined) return;
-  try {
-    const place = insideRoot("/", path);
-    mkdirSync(place, { recursive: true });
-    chmodSync(place, mode);
-  } catch {
-    // Read-only, with an upper directory that was named.
-  }
+  makeMountPoint(insideRoot("/", path), mode, path);
 }
 
 function makeFile(path: string): void {

@@ -213,19 +213,22 @@ of the image
 
     it("says in one line why there is no such quota", async () => {
       const outcome = await person.tell(
-        `for words in "--quota 1X" "--quota-inodes 7" "--quota 1 --quota-mode inclusive" "--quota-mode half --quota 1M"; do
+        `for words in "--quota 1X" "--quota-inodes 7" "--quota 1 --quota-mode inclusive" "--quota-mode half --quota 1M" \\
+           "--quota 1"; do
            ${go} $words "$image" 'echo not run' || echo $?
          done`,
       );
-      expect(outcome).toMatchObject({ code: 0, stdout: "125\n125\n125\n125\n" });
+      expect(outcome).toMatchObject({ code: 0, stdout: "125\n".repeat(5) });
       const lines = outcome.stderr.trimEnd().split("\n");
-      expect(lines).toHaveLength(4);
+      expect(lines).toHaveLength(5);
       expect(lines[0]).toContain("not a size like 10000");
       expect(lines[1]).toBe("imgfs: run: --quota-inodes needs --quota");
       expect(lines[2]).toMatch(
         /^imgfs: run: .*disk limit is smaller than volume size \(1 bytes, the image has \d+\)$/,
       );
       expect(lines[3]).toContain("exclusive, inclusive");
+      // Without room for the mount points that the image lacks.
+      expect(lines[4]).toMatch(/^imgfs: run: mount point \/\S+: disk quota exceeded$/i);
     });
 
     it("shows what is bound, and makes nothing on the host that the image's symlinks lead to", async () => {
