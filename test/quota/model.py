@@ -9,6 +9,7 @@ upper directory finds with what has no name any more; and that is within the lim
 seed and the last operations on stderr, exit 1.
 """
 import errno
+import math
 import mmap
 import os
 import random
@@ -77,9 +78,13 @@ class Run:
             with open(pid) as file:
                 self.control = Control(self.sockets, self.mount_point, int(file.read()))
         device = os.statvfs(self.upper)
-        self.large_xattrs = self.file_system() == "tmpfs"
-        self.exact_blocks = self.large_xattrs
-        self.zeroes = not self.large_xattrs
+        kind = self.file_system()
+        self.large_xattrs = kind in ("tmpfs", "xfs", "btrfs")
+        # What xfs reserves of its own accord, and what btrfs keeps of extents that are written over, is not the file's.
+        self.most_beyond = {"tmpfs": 0, "ext2/ext3": MAPS}.get(kind, math.inf)
+        self.zeroes = kind != "tmpfs"
+        # Copying shares extents, and so holes stay holes.
+        self.shares = kind in ("xfs", "btrfs")
         assert device.f_bavail * device.f_frsize > 64 << 20, "the upper's filesystem is nearly full"
 
     def file_system(self):
@@ -141,7 +146,7 @@ class Run:
         if found != wanted or there != wanted:
             raise Failure(f"use: told {found}, counted {there} with {nameless} unlinked, should be {wanted}")
         for path, more in tally.slack:
-            if more > (0 if self.exact_blocks else MAPS):
+            if more > self.most_beyond:
                 raise Failure(f"{path} takes {more} bytes that are not charged")
 
     def within(self, before):
@@ -307,7 +312,7 @@ class Run:
             return
         from_at, at, length = self.offset(), self.offset(), self.length()
         length = min(length, max(0, source.what.size - from_at))
-        if length == 0:
+        if length == 0 or self.shares and not target.what.places:
             return
         what = target.what
         data = source.what.content()[from_at : from_at + length]
@@ -317,7 +322,13 @@ class Run:
         if most > 0 and done != most:
             raise Failure(f"copied {done} in place of {most}")
         if most > 0:
+            before = set(what.blocks)
             what.put(at, data[:most])
+            if self.shares:
+                found = charged_blocks(self.backing(what))
+                if found - what.blocks:
+                    raise Failure(f"copying left {sorted(found)}, should {sorted(what.blocks)} at most, from {sorted(before)}")
+                what.blocks = found
 
     def store(self):
         """Through a mapping: all of a run of pages or nothing."""
