@@ -14,6 +14,7 @@ const isRoot = process.getuid() === 0;
 /** Debian packages that are used: the commands that show one is there, what wants it, whether the demo does. */
 const packages = [
   { name: "python3", commands: ["python3"], for: "the end-to-end comparison of trees" },
+  { name: "btrfs-progs", commands: ["mkfs.btrfs"], for: "the model of quotas on btrfs" },
   { name: "attr", commands: ["setfattr"], for: "the tests of marks in the upper directory" },
   { name: "mount", commands: ["mount", "umount"], for: "every test with a mount", demo: true },
   {

@@ -33,7 +33,15 @@ import type { Node } from "./inode-table.js";
 import { readLower } from "./lower-data.js";
 import { dataRow } from "./metacopy.js";
 import { changeMode, dropKeptCapabilities, shownMode } from "./owners.js";
-import { afterResize, beforeResize, chargeWrite, settle, written } from "./quota/charge-data.js";
+import {
+  afterResize,
+  beforeResize,
+  chargeWrite,
+  holeAtEnd,
+  keepHole,
+  settle,
+  written,
+} from "./quota/charge-data.js";
 import { afterRange, chargeRange } from "./quota/charge-range.js";
 import {
   afterPunch,
@@ -125,8 +133,10 @@ export function write(
   const length =
     quota === undefined ? data.length : chargeWrite(state, quota, q, node, offset, data.length, fromCache);
   if (length < 0) return length;
+  const hole = quota === undefined ? -1 : holeAtEnd(state, node, offset);
   const cleared = fault("data.write") || beforeWrite(state, node, fd, killSuidgid);
   const done = cleared < 0 ? cleared : writeSome(fd, data.address, length, offset);
+  keepHole(state, node, hole);
   if (quota !== undefined) written(state, quota, node, done === length);
   return done;
 }
@@ -171,7 +181,9 @@ export function truncate(
   if (charged < 0) return charged;
   const before = sizeBefore(m, fd, size);
   const cleared = fault("attributes.size") || beforeWrite(m, node, fd, killSuidgid);
+  const hole = size > before ? holeAtEnd(m, node, Infinity) : -1;
   const result = cleared < 0 ? cleared : truncateFd(fd, size);
+  keepHole(m, node, hole);
   if (result === 0) afterResize(m, node, before, size);
   else if (m.quota !== undefined) settle(m, m.quota, node);
   return result;
@@ -262,11 +274,14 @@ export function fallocate(
   if (typeof reservation === "number") return reservation;
   const cleared = fault("data.allocate") || clearForUser(state, q, node, fd);
   if (cleared < 0) return finishReservation(state, node, reservation, cleared);
-  if (length >= LARGE) {
+  const hole = holeAtEnd(state, node, offset);
+  if (length >= LARGE && hole < 0) {
     const later = allocateElsewhere(state, q, node, { fd, mode, offset, length }, reservation);
     if (later !== undefined) return later;
   }
-  return finishReservation(state, node, reservation, fallocateFd(fd, mode, offset, length));
+  const allocated = fallocateFd(fd, mode, offset, length);
+  keepHole(state, node, hole);
+  return finishReservation(state, node, reservation, allocated);
 }
 
 /** Has a helper thread allocate; the request comes again for the result. Undefined when that cannot be. */
@@ -320,6 +335,7 @@ export function copyFileRange(
   const most = Math.min(length, row < 0 ? COPIED_AT_ONCE : m.buffer.length);
   const wanted = chargeRange(state, q, { node, row, offset }, target, toOffset, most);
   if (wanted <= 0) return wanted;
+  const hole = holeAtEnd(state, target, toOffset);
   const cleared = fault("data.copy") || clearForUser(state, q, target, to);
   const done =
     cleared < 0
@@ -327,6 +343,7 @@ export function copyFileRange(
       : row < 0
         ? copyRange(m.fds.of(node as Node), offset, to, toOffset, wanted)
         : copyFromImage(m, q, row, offset, to, toOffset, wanted);
+  keepHole(state, target, hole);
   afterRange(state, node, row, target, done === wanted);
   return done;
 }

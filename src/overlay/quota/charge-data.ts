@@ -3,11 +3,14 @@
 import { FsError } from "../../base/errno.js";
 import type { Request, Status } from "../../fuse/operations.js";
 import { BLOCK, blocksOf } from "../../quota/blocks.js";
+import { fallocateFd } from "../../sys/files.js";
+import { statFd } from "../../sys/stat.js";
+import { fault } from "../fault.js";
 import type { Node } from "../inode-table.js";
 import type { WritableState } from "../state.js";
-import { eachFree, isCharged } from "./file-blocks.js";
+import { chargedBlocks, eachFree, isCharged } from "./file-blocks.js";
 import { become, type Cost, costOf, goOn, grow, type Quota, refuse, remeasure, roomFor } from "./quota.js";
-import { giveBack } from "./reserve.js";
+import { giveBack, KEEP_SIZE, PUNCH_HOLE } from "./reserve.js";
 
 /**
  * Charges a write of `length` bytes at `offset`. The bytes that may be written: all of them, or with `whole` unset those
@@ -141,4 +144,28 @@ export function afterResize(m: WritableState, node: Node, before: number, size: 
     cost.dense = true;
   } else if (cost.dense) become(quota, node, cost, Math.min(cost.blocks, end));
   else settle(m, quota, node);
+}
+
+/**
+ * The last block of a file that is about to grow, where that is a hole which the filesystem would fill; else -1. What it
+ * grows by starts at `offset`, Infinity for nothing but a larger size.
+ */
+export function holeAtEnd(m: WritableState, node: Node, offset: number): number {
+  const { quota } = m;
+  if (quota?.fillsEnd !== true) return -1;
+  const fd = m.fds.of(node);
+  const cost = costOf(m, node);
+  if (statFd(fd, m.stat) < 0) return -1;
+  const block = Math.floor(m.stat.size / BLOCK);
+  if (m.stat.size % BLOCK === 0 || offset < (block + 1) * BLOCK) return -1;
+  if (cost.dense && block < cost.blocks) return -1;
+  return chargedBlocks(fd, block, block + 1, cost.allocated) === 0 ? block : -1;
+}
+
+/** After the file has grown: the hole is one again, and free as before. */
+export function keepHole(m: WritableState, node: Node, block: number): void {
+  if (block < 0 || m.quota === undefined) return;
+  const punched =
+    fault("data.allocate") || fallocateFd(m.fds.of(node), KEEP_SIZE | PUNCH_HOLE, block * BLOCK, BLOCK);
+  if (punched < 0) settle(m, m.quota, node);
 }

@@ -24,7 +24,7 @@ import type { Quota } from "./quota.js";
 const PROBE_SIZE = 8 << 20;
 
 /** Throws an Error of one line. */
-export function probeBlocks(upper: Upper, buffer: Region): Pick<Quota, "granule" | "holes"> {
+export function probeBlocks(upper: Upper, buffer: Region): Pick<Quota, "granule" | "holes" | "fillsEnd"> {
   const name = temporaryName(upper);
   const flags = O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW;
   const fd = fault("setup.probe-blocks") || openAt(upper.temporaryFd, name, flags, 0o600);
@@ -37,11 +37,17 @@ export function probeBlocks(upper: Upper, buffer: Region): Pick<Quota, "granule"
     const data = seekFd(fd, 0, SEEK_DATA);
     const hole = data < 0 ? data : seekFd(fd, data, SEEK_HOLE);
     if (hole < 0 && hole !== -Errno.EINVAL && hole !== -Errno.EOPNOTSUPP) throw failure(upper, hole);
-    if (hole < 0 || hole - data === PROBE_SIZE) return { granule: 1, holes: false };
-    return { granule: Math.max(1, Math.ceil((hole - data) / BLOCK)), holes: true };
+    if (hole < 0 || hole - data === PROBE_SIZE) return { granule: 1, holes: false, fillsEnd: false };
+    return { granule: Math.max(1, Math.ceil((hole - data) / BLOCK)), holes: true, fillsEnd: fillsEnd(fd) };
   } finally {
     closeFd(fd);
   }
+}
+
+/** Whether a file that grows past a hole in its last block gets zeros there in place of the hole, as on btrfs. */
+function fillsEnd(fd: number): boolean {
+  const grown = truncateFd(fd, 0) || truncateFd(fd, BLOCK + 1) || truncateFd(fd, 3 * BLOCK);
+  return grown === 0 && seekFd(fd, 0, SEEK_DATA) >= 0;
 }
 
 function failure({ path }: Upper, result: number): Error {

@@ -37,6 +37,8 @@ export interface Quota {
   readonly granule: number;
   /** Whether that filesystem tells holes from data. */
   readonly holes: boolean;
+  /** Whether it makes a hole in a file's last block data when the file grows. */
+  readonly fillsEnd: boolean;
   /** False once something could not be measured: what is charged is then not for the next mount to go by. */
   exact: boolean;
   /** When a last name went, in milliseconds of performance.now(). */
@@ -48,7 +50,7 @@ export interface Quota {
 export function createQuota(
   ledger: Ledger,
   { errno }: Pick<QuotaSettings, "errno">,
-  disk: Pick<Quota, "granule" | "holes">,
+  disk: Pick<Quota, "granule" | "holes" | "fillsEnd">,
 ): Quota {
   return { ledger, refused: -Errno[errno], ...disk, exact: true, lastRemoval: -Infinity, putOff: new Map() };
 }

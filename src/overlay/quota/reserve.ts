@@ -14,8 +14,8 @@ import { eachFree } from "./file-blocks.js";
 import { costOf, goOn, grow, refuse, remeasure } from "./quota.js";
 
 /** FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE and FALLOC_FL_ZERO_RANGE (include/uapi/linux/falloc.h). */
-const KEEP_SIZE = 0x01;
-const PUNCH_HOLE = 0x02;
+export const KEEP_SIZE = 0x01;
+export const PUNCH_HOLE = 0x02;
 const ZERO_RANGE = 0x10;
 
 export function punches(mode: number): boolean {
