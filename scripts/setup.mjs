@@ -39,6 +39,7 @@ const packages = [
     for: "mounts in a user namespace with several ids",
   },
   { name: "fuse-overlayfs", commands: ["fuse-overlayfs"], for: "upper directories shared with it" },
+  { name: "xfsprogs", commands: ["mkfs.xfs"], for: "a quota on xfs" },
   { name: "acl", commands: ["setfacl", "getfacl"], for: "the tests of access control lists" },
   {
     name: "libcap2-bin",
