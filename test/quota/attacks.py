@@ -13,7 +13,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../conformance"))
-from kit import EXCHANGE, KEEP_SIZE, PUNCH_HOLE, WHITEOUT, fallocate, renameat2  # noqa: E402
+from kit import EXCHANGE, KEEP_SIZE, PUNCH_HOLE, WHITEOUT, ZERO_RANGE, fallocate, link_descriptor, renameat2  # noqa: E402
 from tally import BLOCK, Tally, told  # noqa: E402
 
 BLOCKS, INODES = 256, 64
@@ -282,7 +282,133 @@ def direct():
     os.close(fd)
 
 
-WAYS = {each.__name__: each for each in (links, sparse, reserved, holes, held, copies, loops, renames, direct)}
+def ranges():
+    """Copies of ranges: of a dense file, of holes, of the file itself, and of the image's data."""
+    put("dense", 100)
+    fd, dense, image = (os.open(name, os.O_CREAT | os.O_RDWR) for name in ("copy", "dense", "one"))
+    done = 0
+    while done < 100 * BLOCK:
+        done += os.copy_file_range(dense, fd, 100 * BLOCK - done, done, done)
+    is_used(200, 2)
+    # What fits of more than that, and then no byte; over what is there always.
+    assert 0 < os.copy_file_range(image, fd, 150 * BLOCK, 0, 200 * BLOCK) <= 56 * BLOCK
+    while told(".")[0] < BLOCKS * BLOCK:
+        os.copy_file_range(dense, fd, BLOCK, 0, 100 * BLOCK + told(".")[0])
+    refused(os.copy_file_range, dense, fd, BLOCK, 0, 1 << 30)
+    refused(os.copy_file_range, fd, fd, 1, 0, 1 << 31)
+    assert os.copy_file_range(fd, fd, 50 * BLOCK, 0, 50 * BLOCK) == 50 * BLOCK
+    is_used(BLOCKS, 2)
+    # Of holes: they cost where they arrive as data, never more than there is.
+    os.ftruncate(fd, 0)
+    os.ftruncate(dense, 0)
+    os.ftruncate(dense, 1 << 30)
+    at = 0
+    try:
+        while at < 1 << 22:
+            at += os.copy_file_range(dense, fd, (1 << 22) - at, at, at)
+    except OSError as cause:
+        assert cause.errno == errno.EDQUOT, cause
+    tally = Tally(upper)
+    is_used(tally.bytes // BLOCK, 2)
+    for each in (fd, dense, image):
+        os.close(each)
+
+
+def zeroed():
+    """Ranges made zero take their blocks, which holes do not."""
+    fd = os.open("file", os.O_CREAT | os.O_RDWR)
+    try:
+        fallocate(fd, ZERO_RANGE, 0, 100 * BLOCK)
+    except OSError as cause:
+        # Not every filesystem can.
+        assert cause.errno == errno.EOPNOTSUPP, cause
+        is_used(0, 1)
+        os.close(fd)
+        return
+    is_used(100, 1)
+    fallocate(fd, ZERO_RANGE | KEEP_SIZE, 50 * BLOCK, 206 * BLOCK)
+    is_used(BLOCKS, 1)
+    refused(fallocate, fd, ZERO_RANGE | KEEP_SIZE, 200 * BLOCK, 57 * BLOCK)
+    assert os.fstat(fd).st_size == 100 * BLOCK
+    # Truncation to the same size and up leaves what is reserved or gives it back; use is as counted.
+    os.ftruncate(fd, 200 * BLOCK)
+    is_used(Tally(upper).bytes // BLOCK, 1)
+    os.ftruncate(fd, 10 * BLOCK)
+    is_used(10, 1)
+    os.close(fd)
+
+
+def nameless():
+    """Files made without a name cost as others do, and once, when they get one."""
+    fds = []
+    for _ in range(INODES):
+        fds.append(os.open(".", os.O_TMPFILE | os.O_RDWR, 0o600))
+    refused(os.open, ".", os.O_TMPFILE | os.O_RDWR)
+    assert os.pwrite(fds[0], b"n" * 300 * BLOCK, 0) == BLOCKS * BLOCK
+    refused(os.pwrite, fds[1], b"n", 0)
+    is_used(BLOCKS, INODES, (BLOCKS, INODES))
+    # A link is no new object, so a full quota does not refuse it.
+    link_descriptor(fds[0], "first")
+    link_descriptor(fds[1], "second")
+    is_used(BLOCKS, INODES, (0, INODES - 2))
+    for fd in fds:
+        os.close(fd)
+    is_used(BLOCKS, 2)
+
+
+def empties():
+    """Nothing in them: inodes, of each kind; names of one object are none."""
+    makers = (
+        lambda name: os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY)),
+        lambda name: os.symlink("t" * 4000, name),
+        os.mkfifo,
+        lambda name: os.mknod(name, stat.S_IFSOCK | 0o600),
+    )
+    for i in range(INODES):
+        makers[i % 4](f"empty{i}")
+    is_used(0, INODES)
+    for make in (*makers, os.mkdir):
+        refused(make, "more")
+        assert not os.path.lexists("more")
+    os.link("empty0", "more")
+    is_used(0, INODES)
+    os.unlink("empty0")
+    refused(os.mkfifo, "empty0")
+    os.unlink("more")
+    os.mkfifo("more")
+    is_used(0, INODES)
+
+
+def xattrs():
+    """Past the 4 KiB that are free, in blocks, of files and of folders; needs a filesystem that takes as much."""
+    os.mkdir("folder")
+    put("file", BLOCKS - 3)
+    # One block is left but for the folder's own.
+    for name in ("folder", "file"):
+        os.setxattr(name, "user.free", b"x" * (BLOCK - len("user.free")))
+    is_used(BLOCKS - 2, 2)
+    os.setxattr("folder", "user.more", b"x" * 1000)
+    os.setxattr("file", "user.more", b"x")
+    is_used(BLOCKS, 2)
+    for name in ("folder", "file"):
+        refused(os.setxattr, name, "user.other", b"x" * BLOCK)
+        assert sorted(os.listxattr(name)) == ["user.free", "user.more"]
+    os.setxattr("file", "user.more", b"y" * 2000)
+    os.removexattr("folder", "user.more")
+    is_used(BLOCKS - 1, 2)
+    os.setxattr("folder", "user.more", b"x")
+    is_used(BLOCKS, 2)
+    os.unlink("file")
+    is_used(2, 1)
+
+
+WAYS = {
+    each.__name__: each
+    for each in (
+        *(links, sparse, reserved, holes, held, copies, loops, renames, direct),
+        *(ranges, zeroed, nameless, empties, xattrs),
+    )
+}
 WAYS[way]()
 for name in os.listdir("."):
     if os.path.isdir(name):

@@ -1,5 +1,6 @@
 // Ways to get more than a quota gives (attacks.py): links, holes, reservations, names that go while something is open,
-// copies by two names, sizes up and down, renames, writes that bypass the cache.
+// copies by two names, sizes up and down, renames, writes that bypass the cache,
+// ranges copied or made zero, files without a name or without content, xattrs.
 import { linkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
@@ -11,6 +12,7 @@ import {
   run,
   scratch,
   scratchDirectory,
+  succeed,
   titleOf,
 } from "../e2e/mounted.js";
 
@@ -39,11 +41,27 @@ describe.skipIf(reason)(titleOf("a quota is not passed", reason), () => {
     ["by sizes up and down", "loops"],
     ["by renames", "renames"],
     ["by O_DIRECT, which is told EDQUOT and not EIO", "direct"],
-  ])("%s", async (_, way) => {
-    const upper = scratch("upper");
+    ["by copy_file_range, of data, of holes, of itself", "ranges"],
+    ["by ranges made zero", "zeroed"],
+    ["by files without a name that get one", "nameless"],
+    ["by objects with nothing in them", "empties"],
+  ])("%s", async (_, way) => attack(scratch("upper"), way));
+
+  // Where each can have more than the 4 KiB that are free.
+  it("by xattrs", async () => {
+    const folder = scratchDirectory("memory");
+    await succeed("mount", ["-t", "tmpfs", "-o", "size=64m", "tmpfs", folder]);
+    try {
+      await attack(join(folder, "upper"), "xattrs");
+    } finally {
+      await succeed("umount", [folder]);
+    }
+  });
+
+  async function attack(upper: string, way: string): Promise<void> {
     const mounted = await mount(image, "--upper", upper, "--quota", "1M", "--quota-inodes", "64");
     const { code, stdout, stderr } = await run("python3", [script, mounted.path, upper, way]);
     expect({ code, stdout, stderr }).toEqual({ code: 0, stdout: "done\n", stderr: "" });
     await mounted.unmount();
-  });
+  }
 });
