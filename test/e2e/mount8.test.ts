@@ -97,6 +97,20 @@ END
     expect(text).toMatch(/^changed\nhostname\nof-daemon\nread-only\nro,/);
   });
 
+  it("limits what an upper directory may take, in each form of the options, and refuses what is no size", async () => {
+    const text = await say(`
+      for type in imgfs fuse.imgfs fuse3.imgfs; do
+        mount -t $type "$image" a -o upper=$folder/$type,quota=40960,quota-inodes=5,quota-errno=ENOSPC
+        stat -f -c '%b %c' a
+        dd if=/dev/zero of=a/tmp/x bs=4096 count=11 2>&1 | sed -n 's/.*: //p; s/ records out//p'
+        umount a
+        stat -c %s $folder/$type/tmp/x
+        code=0; mount -t $type "$image" a -o upper=$folder/$type,quota=1X >said 2>&1 || code=$?
+        echo $code $(grep -c 1X said); shown a
+      done`);
+    expect(text).toBe("10 5\nNo space left on device\n10+0\n40960\n1 1\n".repeat(3));
+  });
+
   it("gets its exit codes: 1 for usage, 32 for what cannot be mounted, 0 for a fake", async () => {
     const outcome = await tell(`
       try() { code=0; "$@" || code=$?; echo $code; }

@@ -108,6 +108,30 @@ describe.skipIf(reason)(titleOf("a limit", reason), () => {
     await second.unmount();
   });
 
+  it("of nothing counts all the same, and can be set live; a mount that does not count cannot have one", async () => {
+    const options = ["--quota", "unlimited", "--quota-errno", "ENOSPC"];
+    const mounted = await mount(image, "--upper", scratch("upper"), ...options);
+    const full = expect.objectContaining({ code: "ENOSPC" });
+    write(mounted.at("new"), 50);
+    expect(JSON.parse(await succeed(command, ["quota", mounted.path, "--json"]))).toMatchObject({
+      bytes: 50 * BLOCK,
+      byteLimit: null,
+    });
+    await succeed(command, ["quota", mounted.path, "--set", "100k"]);
+    expect(() => write(mounted.at("other"), 1)).toThrow(full);
+    truncateSync(mounted.at("new"), 1);
+    write(mounted.at("other"), 24);
+    expect(() => write(mounted.at("third"), 1)).toThrow(full);
+    await mounted.unmount();
+    const uncounted = await mount(image, "--upper", scratch("upper"));
+    const { code, stderr } = await imgfs("quota", uncounted.path, "--set", "1G");
+    expect({ code, stderr }).toEqual({
+      code: 1,
+      stderr: `imgfs: quota: ${uncounted.path}: the mount has no quota\n`,
+    });
+    await uncounted.unmount();
+  });
+
   it("is never passed while it goes up and down under eight writers", async () => {
     const upper = scratch("upper");
     const mounted = await mount(image, "--upper", upper, "--quota", "1M");
