@@ -360,7 +360,7 @@ def empties():
     """Nothing in them: inodes, of each kind; names of one object are none."""
     makers = (
         lambda name: os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY)),
-        lambda name: os.symlink("t" * 4000, name),
+        lambda name: os.symlink("t" * 1000, name),
         os.mkfifo,
         lambda name: os.mknod(name, stat.S_IFSOCK | 0o600),
     )

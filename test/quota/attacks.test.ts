@@ -58,6 +58,20 @@ describe.skipIf(reason)(titleOf("a quota is not passed", reason), () => {
     }
   });
 
+  // Where holes that are copied stay holes: of a file cut to nothing and made larger they were charged for good.
+  it("by copy_file_range on xfs, nor is a hole charged", async (context) => {
+    const folder = scratchDirectory("xfs");
+    const script = 'truncate -s 400m "$0" && mkfs.xfs -q "$0" && mount -o loop "$0" "$1"';
+    if ((await run("sh", ["-c", script, `${folder}.img`, folder])).code !== 0) {
+      return context.skip("no xfs or no loop device");
+    }
+    try {
+      await attack(join(folder, "upper"), "ranges");
+    } finally {
+      await succeed("umount", [folder]);
+    }
+  });
+
   async function attack(upper: string, way: string): Promise<void> {
     const mounted = await mount(image, "--upper", upper, "--quota", "1M", "--quota-inodes", "64");
     const { code, stdout, stderr } = await run("python3", [script, mounted.path, upper, way]);

@@ -1,5 +1,6 @@
 // Charges for copy_file_range(2).
 import type { Request, Status } from "../../fuse/operations.js";
+import { blocksOf } from "../../quota/blocks.js";
 import { statFd } from "../../sys/stat.js";
 import type { Node } from "../inode-table.js";
 import type { WritableState } from "../state.js";
@@ -39,7 +40,7 @@ function sizeOf(m: WritableState, { node, row }: Source): Status {
 
 /**
  * After the copy. Where the filesystem shares extents, holes of the source are holes of the target too, and so it is
- * measured unless the source is known to have none.
+ * measured unless the source is known to have none, nor to have become larger by truncation.
  */
 export function afterRange(
   m: WritableState,
@@ -50,6 +51,11 @@ export function afterRange(
 ): void {
   const { quota } = m;
   if (quota === undefined) return;
-  const exact = row >= 0 || (node?.cost?.dense === true && node.cost.allocated.length === 0);
+  const cost = node?.cost;
+  const exact =
+    row >= 0 ||
+    (cost?.dense === true &&
+      cost.allocated.length === 0 &&
+      blocksOf(Math.max(0, sizeOf(m, { node, row, offset: 0 }))) <= cost.blocks);
   if (!whole || !exact) settle(m, quota, target);
 }
