@@ -7,18 +7,18 @@ import { existsSync, realpathSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import { type Digest, type SourceDigest, sha256 } from "../base/digest.js";
-import { type Codec, codecText, noCodec } from "../imgfs/codec.js";
+import { type Codec, noCodec } from "../imgfs/codec.js";
 import { blobFile, CONFIG_FILE, INDEX_FILE } from "../imgfs/folder.js";
 import { Image } from "../imgfs/image.js";
 import { mergeLayers } from "../imgfs/merge.js";
 import type { LayerSummary } from "../imgfs/writer.js";
 import { makeConfig } from "../oci/config.js";
 import { isRemote, openSource } from "../oci/open.js";
-import { RegistryError } from "../oci/registry/errors.js";
 import type { RegistryOptions } from "../oci/registry/options.js";
 import type { ImageSource, LayerSource } from "../oci/source.js";
 import type { ConvertedLayer } from "./layer.js";
-import { convertAll, type PoolOptions, Threads } from "./pool.js";
+import { builtLayer, convertChosen, reusedLayer, summaryOfBlob } from "./layers.js";
+import { type PoolOptions, Threads } from "./pool.js";
 import { Staging } from "./staging.js";
 import { createUnpacking } from "./unpacking.js";
 
@@ -226,32 +226,16 @@ async function convertLayers(
     if (layer.diffId !== undefined) firstOf.set(layer.diffId, i);
     todo.push(i);
   });
-  const layerAt = (task: number): LayerSource => image.layers[todo[task] as number] as LayerSource;
-  const name = (task: number): string => `layer-${todo[task]}`;
-  const tasks = todo.map((_, task) => ({
-    source: layerAt(task),
-    target: staging.temporary(name(task)),
-    codec,
-  }));
-  const fault = (task: number, cause: Error): Error => {
-    const id = layerAt(task).digest ?? layerAt(task).diffId;
-    const place = image.place === undefined ? "" : `${image.place}: `;
-    const subject = `${place}layer ${(todo[task] as number) + 1}${id === undefined ? "" : ` (${id})`}`;
-    return cause instanceof RegistryError ? cause.within(subject) : new Error(`${subject}: ${cause.message}`);
-  };
-  await convertAll(tasks, fault, {
+  const name = (layer: number): string => `layer-${layer}`;
+  const chosen = { layers: todo, target: (layer: number) => staging.temporary(name(layer)), codec };
+  await convertChosen(image, chosen, {
     jobs,
     signal,
-    fetch: image.fetch,
     threads,
-    onStart: (task) =>
-      onEvent({ type: "layer-start", layer: todo[task] as number, size: layerAt(task).bytes.size }),
-    onProgress: (task, done) =>
-      onEvent({ type: "layer-progress", layer: todo[task] as number, done, size: layerAt(task).bytes.size }),
-    onWarning: (task, message) => onEvent({ type: "warning", layer: todo[task] as number, message }),
-    onDone: (task, converted) => {
-      const layer = todo[task] as number;
-      const result = stagedLayer(layerAt(task), converted, codec, staging, name(task));
+    onEvent,
+    onDone: (layer, converted) => {
+      const source = image.layers[layer] as LayerSource;
+      const result = stagedLayer(source, converted, codec, staging, name(layer));
       staged[layer] = result;
       onEvent({ type: "layer-done", layer, result });
     },
@@ -264,35 +248,11 @@ async function convertLayers(
 
 /** The blob of an earlier build when there is a sound one: its header and page digests are read, not its data. */
 function reusable(layer: LayerSource, codec: Codec, staging: Staging): StagedLayer | undefined {
-  const { diffId } = layer;
-  if (diffId === undefined) return undefined;
-  const path = join(staging.folder, blobFile(diffId, codec));
-  if (!existsSync(path)) return undefined;
-  let blob: Image;
-  try {
-    blob = Image.open(path);
-  } catch {
-    return undefined;
-  }
-  try {
-    if (blob.kind !== "layer" || blob.source !== diffId) return undefined;
-    if (codecText(blob.codec) !== codecText(codec)) return undefined;
-    return {
-      diffId,
-      digest: layer.digest,
-      mediaType: layer.mediaType,
-      compression: undefined,
-      path,
-      current: path,
-      staged: undefined,
-      reused: true,
-      size: layer.bytes.size,
-      summary: summaryOf(blob),
-      milliseconds: 0,
-    };
-  } finally {
-    blob.close();
-  }
+  if (layer.diffId === undefined) return undefined;
+  const path = join(staging.folder, blobFile(layer.diffId, codec));
+  const summary = summaryOfBlob(path, layer.diffId, codec);
+  if (summary === undefined) return undefined;
+  return { ...reusedLayer(layer, layer.diffId, path, summary), current: path, staged: undefined };
 }
 
 function stagedLayer(
@@ -302,35 +262,8 @@ function stagedLayer(
   staging: Staging,
   name: string,
 ): StagedLayer {
-  const { diffId, digest, compression, summary, milliseconds } = converted;
-  return {
-    diffId,
-    digest,
-    mediaType: layer.mediaType,
-    compression,
-    path: join(staging.folder, blobFile(diffId, codec)),
-    current: staging.pathOf(name),
-    staged: name,
-    reused: false,
-    size: layer.bytes.kind === "tree" ? converted.tarSize : layer.bytes.size,
-    summary: { ...summary, codec: codecText(codec) },
-    milliseconds,
-  };
-}
-
-function summaryOf(blob: Image): BlobSummary {
-  return {
-    rootDigest: blob.rootDigest,
-    treeRoot: blob.treeRoot,
-    inodes: blob.inodeCount,
-    entries: blob.entryTotal,
-    fileSize: blob.fileSize,
-    logicalBytes: blob.logicalBytes,
-    uniqueBytes: blob.uniqueBytes,
-    rawSize: blob.dataSizes.raw,
-    dataSize: blob.dataSizes.stored,
-    codec: codecText(blob.codec),
-  };
+  const path = join(staging.folder, blobFile(converted.diffId, codec));
+  return { ...builtLayer(layer, converted, codec, path), current: staging.pathOf(name), staged: name };
 }
 
 /** The index over the layers. An error that names a blob's file is made to name the layer. */
