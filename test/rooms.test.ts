@@ -19,6 +19,7 @@ const may: Readonly<Record<string, readonly string[]>> = {
   extract: ["base", "sys", "imgfs", "builder"],
   daemon: ["base", "sys", "imgfs", "fuse", "quota", "overlay"],
   run: ["base", "sys", "quota", "daemon"],
+  store: ["base", "sys", "imgfs", "quota", "overlay", "oci", "builder", "daemon"],
   // What the package exports; nothing of ours imports it.
   api: ["base", "sys", "imgfs", "fuse", "quota", "builder", "extract", "daemon"],
   cli: [
@@ -33,6 +34,7 @@ const may: Readonly<Record<string, readonly string[]>> = {
     "builder",
     "extract",
     "daemon",
+    "store",
     "run",
   ],
 };

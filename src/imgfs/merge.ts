@@ -6,7 +6,7 @@
 // says about names is checked here, because the index vouches for it afterwards.
 import { createHash } from "node:crypto";
 import { displayName } from "../base/bytes.js";
-import { digestBytes } from "../base/digest.js";
+import { type Digest, digestBytes, digestHex, digestOf } from "../base/digest.js";
 import { type ContentRange, encodeBlobs } from "./content-reader.js";
 import { Corrupt } from "./errors.js";
 import { DigestIndex } from "./growable.js";
@@ -43,6 +43,13 @@ export function mergeLayers(layers: readonly Image[]): Uint8Array<ArrayBuffer> {
     if (kind !== "layer") throw new Error(`${metadata.file}: not a layer blob`);
   }
   return new Merger(layers).run();
+}
+
+/** What an index over these layers is of: sha256 over their root digests, lowest first. */
+export function indexSource(layers: readonly Pick<Image, "rootDigest">[]): Digest {
+  const key = createHash("sha256");
+  for (const { rootDigest } of layers) key.update(digestBytes(rootDigest));
+  return digestOf(key.digest());
 }
 
 class Merger {
@@ -110,11 +117,9 @@ class Merger {
         `${this.image(this.layers.length - 1).metadata.file}: its files and those below have 2^53 bytes or more together`,
       );
     }
-    const key = createHash("sha256");
-    for (const { image } of this.layers) key.update(digestBytes(image.rootDigest));
     return sealMetadata(this.tables, {
       kind: L.Kind.index,
-      source: key.digest(),
+      source: Buffer.from(digestHex(indexSource(this.layers.map(({ image }) => image))), "hex"),
       dataSize: 0,
       logicalBytes: this.logicalBytes,
       uniqueBytes: this.uniqueBytes,

@@ -24,6 +24,7 @@ export const UTIME_NOW = 0x3fffffff;
 export const UTIME_OMIT = 0x3ffffffe;
 export const SEEK_DATA = 3;
 export const SEEK_HOLE = 4;
+export const LOCK_SH = 1;
 export const LOCK_EX = 2;
 export const LOCK_NB = 4;
 export const FALLOC_FL_INSERT_RANGE = 0x20;

@@ -1,0 +1,251 @@
+// Making images: layers and index into the store, then the image's folder by one rename, then its mount.
+import { mkdirSync, renameSync, rmSync } from "node:fs";
+import { basename, join } from "node:path";
+import type { BuildEvent, BuiltLayer } from "../builder/image.js";
+import { createUnpacking } from "../builder/unpacking.js";
+import type { IdRange } from "../daemon/id-maps.js";
+import { type Codec, noCodec } from "../imgfs/codec.js";
+import { makeConfig } from "../oci/config.js";
+import { openSource } from "../oci/open.js";
+import type { RegistryOptions } from "../oci/registry/options.js";
+import type { ImageSource } from "../oci/source.js";
+import { deleteImage, takeOut } from "./delete.js";
+import { StoreError } from "./errors.js";
+import { fault } from "./fault.js";
+import { syncFolder, writeWhole } from "./files.js";
+import {
+  CONFIG_FILE,
+  checkId,
+  type ImageState,
+  imageLock,
+  imagePath,
+  isAbandoned,
+  readImage,
+  STATE_FILE,
+  type StoredImage,
+} from "./images.js";
+import { ensureIndex } from "./indexes.js";
+import { ensureLayers } from "./layers.js";
+import { type Lease, withLease } from "./lease.js";
+import { underLock } from "./locks.js";
+import { mountEntryOf, mountStored } from "./mounts.js";
+import { noteContent } from "./sources.js";
+import type { Measure, Store, StoreMaps } from "./store.js";
+
+export interface PullOptions {
+  /** A reference, see oci/reference.ts. */
+  readonly source: string;
+  /** Bytes; none unless given. What is larger is refused. */
+  readonly limitBytes?: number;
+  readonly codec?: Codec | undefined;
+  readonly platform?: string | undefined;
+  readonly registry?: Omit<RegistryOptions, "onRetry"> | undefined;
+  readonly onEvent?: ((event: BuildEvent) => void) | undefined;
+  /** Ends it, with nothing left behind but layers that were whole. */
+  readonly signal?: AbortSignal | undefined;
+  readonly measure?: Measure | undefined;
+}
+
+export interface CreateOptions extends PullOptions {
+  readonly id: string;
+  /** The limit is of what is written alone. */
+  readonly excludeImage?: boolean;
+  readonly limitInodes?: number;
+  /** What a write past the limit fails with; EDQUOT unless given. */
+  readonly errno?: "EDQUOT" | "ENOSPC";
+  /** False leaves the mount to the caller. */
+  readonly mount: boolean;
+  /** In place of the store's. */
+  readonly maps?: StoreMaps;
+  readonly devices?: boolean;
+}
+
+export interface CreatedImage {
+  readonly id: string;
+  readonly path: string;
+  readonly rootfs: string;
+  /** The OCI config, parsed. */
+  readonly config: unknown;
+  /** Where the mount is left to the caller. */
+  readonly mounts?: readonly {
+    destination: string;
+    type: string;
+    source: string;
+    options: readonly string[];
+  }[];
+  readonly baseBytes: number;
+}
+
+/** What of an image is in the store. */
+interface Contents {
+  readonly index: string;
+  readonly blobs: readonly string[];
+  readonly config: Uint8Array;
+  readonly baseBytes: number;
+}
+
+/** Makes an image. Rejects with StoreError, or with what opening and converting the source reject with. */
+export async function createImage(store: Store, options: CreateOptions): Promise<CreatedImage> {
+  checkId(options.id);
+  return withLease(store, async (lease) => {
+    await makeRoom(store, lease, options.id);
+    const limitBytes = options.excludeImage === true ? undefined : options.limitBytes;
+    const contents = await pull(store, lease, options, limitBytes);
+    if (limitBytes !== undefined && contents.baseBytes > limitBytes) {
+      throw new StoreError("volume", "disk limit is smaller than volume size");
+    }
+    return underLock(store.path, imageLock(options.id), "exclusive", options, async () => {
+      const image = publish(store, lease, options, contents);
+      try {
+        if (options.mount) await mountStored(store, image);
+        fault("image.complete");
+        writeState(image.path, { ...image.state, complete: true });
+      } catch (cause) {
+        await takeOut(store, lease, options.id);
+        throw cause;
+      }
+      return {
+        id: image.id,
+        path: image.path,
+        rootfs: image.rootfs,
+        config: JSON.parse(Buffer.from(contents.config).toString("utf8")) as unknown,
+        baseBytes: contents.baseBytes,
+        ...(options.mount ? {} : { mounts: [mountEntryOf(store, image)] }),
+      };
+    });
+  });
+}
+
+/** Brings an image's layers into the store and makes nothing of them. */
+export async function pullImage(store: Store, options: PullOptions): Promise<void> {
+  await withLease(store, (lease) => pull(store, lease, options, options.limitBytes));
+}
+
+/** An id that is taken is refused before anything is fetched; what a dead process has left of one goes. */
+async function makeRoom(store: Store, lease: Lease, id: string): Promise<void> {
+  const found = readImage(store, id);
+  if (found === undefined) return;
+  if (!isAbandoned(store, found) || found.state.lease === lease.name) throw taken(id);
+  await deleteImage(store, id);
+}
+
+function taken(id: string): StoreError {
+  return new StoreError("exists", `image for id \`${id}\` already exists`);
+}
+
+async function pull(
+  store: Store,
+  lease: Lease,
+  { source, codec = noCodec, platform, registry, onEvent = () => {}, signal, measure }: PullOptions,
+  limitBytes: number | undefined,
+): Promise<Contents> {
+  const start = performance.now();
+  let archives = 0;
+  const unpacking = createUnpacking(() => lease.path(`archive-${archives++}`), signal);
+  const onRetry = (message: string): void => onEvent({ type: "retry", message });
+  const image = await openSource(source, { platform, unpacking, registry: { ...registry, onRetry }, signal });
+  try {
+    checkSizes(image, limitBytes);
+    onEvent({
+      type: "start",
+      layers: image.layers.map(({ digest, bytes }) => ({ digest, size: bytes.size })),
+    });
+    const check = ({ reused, summary }: BuiltLayer): void => {
+      if (!reused && limitBytes !== undefined && summary.logicalBytes > limitBytes) {
+        throw new StoreError("uncompressed", "uncompressed layer size exceeds quota");
+      }
+    };
+    const layers = await ensureLayers(store, lease, image, { codec, onEvent, signal, measure, check });
+    if (layers.some(({ reused }) => !reused)) {
+      measure?.("DownloadTime", Math.round((performance.now() - start) * 1e6), "nanos");
+    }
+    onEvent({ type: "merge", layers: layers.length });
+    const blobs = layers.map(({ path }) => path);
+    const index = await ensureIndex(store, lease, blobs);
+    const contents: Contents = {
+      index: basename(index),
+      blobs: [...new Set(blobs)].map((path) => basename(path)),
+      config:
+        image.config ??
+        makeConfig(
+          image.platform,
+          layers.map(({ diffId }) => diffId),
+        ),
+      baseBytes: layers.reduce((sum, { summary }) => sum + summary.logicalBytes, 0),
+    };
+    noteContent(store, source, [contents.index, ...contents.blobs]);
+    return contents;
+  } finally {
+    await image.close?.();
+  }
+}
+
+/** Layers that are larger than the limit as they come are not fetched. */
+function checkSizes(image: ImageSource, limitBytes: number | undefined): void {
+  const sum = image.layers.reduce((total, { bytes }) => total + bytes.size, 0);
+  if (limitBytes !== undefined && sum > limitBytes) {
+    throw new StoreError("compressed", `layers exceed disk quota ${sum}/${limitBytes} bytes`);
+  }
+}
+
+/** Makes the image's folder and gives it its name. Throws StoreError where that is taken. */
+function publish(store: Store, lease: Lease, options: CreateOptions, contents: Contents): StoredImage {
+  const {
+    id,
+    source,
+    limitBytes,
+    excludeImage = false,
+    limitInodes,
+    errno = "EDQUOT",
+    devices = false,
+  } = options;
+  const { index, blobs, config, baseBytes } = contents;
+  const { uid, gid } = options.maps ?? store.maps;
+  const state: ImageState = {
+    version: 1,
+    id,
+    source,
+    created: new Date().toISOString(),
+    index,
+    blobs,
+    baseBytes,
+    limitBytes,
+    excludeImage,
+    limitInodes,
+    errno,
+    mounted: options.mount,
+    devices,
+    uidMap: mapOf(uid),
+    gidMap: mapOf(gid),
+    complete: false,
+    lease: lease.name,
+  };
+  const made = lease.path("image");
+  fault("image.folder");
+  for (const name of ["", "rootfs", "diff", "work"])
+    mkdirSync(join(made, name), { mode: name === "" ? 0o700 : 0o755 });
+  writeState(made, state);
+  fault("image.write");
+  writeWhole(join(made, CONFIG_FILE), config);
+  syncFolder(made);
+  const path = imagePath(store, id);
+  fault("image.publish");
+  try {
+    renameSync(made, path);
+  } catch (cause) {
+    rmSync(made, { recursive: true, force: true });
+    const { code } = cause as NodeJS.ErrnoException;
+    throw code === "ENOTEMPTY" || code === "EEXIST" || code === "ENOTDIR" ? taken(id) : cause;
+  }
+  syncFolder(join(store.path, "images"));
+  return { id, path, rootfs: join(path, "rootfs"), state };
+}
+
+function mapOf(ranges: readonly IdRange[]): readonly IdRange[] | undefined {
+  return ranges.length === 0 ? undefined : ranges;
+}
+
+function writeState(path: string, state: ImageState): void {
+  fault("image.write");
+  writeWhole(join(path, STATE_FILE), `${JSON.stringify(state)}\n`);
+}

@@ -1,0 +1,53 @@
+// Merged indexes in the store, each by the layers it is of.
+import { closeSync, fsyncSync, openSync, renameSync, writeSync } from "node:fs";
+import { basename, join } from "node:path";
+import { digestHex } from "../base/digest.js";
+import { Image } from "../imgfs/image.js";
+import { indexSource, mergeLayers } from "../imgfs/merge.js";
+import { fault } from "./fault.js";
+import { syncFolder } from "./files.js";
+import type { Lease } from "./lease.js";
+import type { Store } from "./store.js";
+
+/** How an index is called in STORE/content. */
+export const INDEX_SUFFIX = ".index.imgfs";
+
+/** The path of the index over blobs of STORE/content, lowest first, made where it is not there. The lease keeps it. */
+export async function ensureIndex(store: Store, lease: Lease, blobs: readonly string[]): Promise<string> {
+  const layers: Image[] = [];
+  try {
+    for (const path of blobs) layers.push(Image.open(path));
+    const name = `${digestHex(indexSource(layers))}${INDEX_SUFFIX}`;
+    await lease.need([name]);
+    const path = join(store.path, "content", name);
+    if (isSound(path)) return path;
+    const made = lease.path(basename(path));
+    fault("index.write");
+    writeSynced(made, mergeLayers(layers));
+    fault("index.publish");
+    renameSync(made, path);
+    syncFolder(join(store.path, "content"));
+    return path;
+  } finally {
+    for (const layer of layers) layer.close();
+  }
+}
+
+function isSound(path: string): boolean {
+  try {
+    Image.open(path).close();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function writeSynced(path: string, bytes: Uint8Array): void {
+  const fd = openSync(path, "wx", 0o600);
+  try {
+    for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at);
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}

@@ -1,0 +1,187 @@
+// Layers of an image in the store: each converted once, whoever asks for it at the same time.
+// Two processes never wait for each other's layers while they hold one: a process converts all layers whose lock is free,
+// gives each lock back when its blob has its name, and only then waits for those that others convert.
+import { renameSync, rmSync, statSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { join } from "node:path";
+import { type Digest, digestHex } from "../base/digest.js";
+import type { BuildEvent, BuiltLayer } from "../builder/image.js";
+import { builtLayer, convertChosen, reusedLayer, summaryOfBlob } from "../builder/layers.js";
+import type { Codec } from "../imgfs/codec.js";
+import { blobFile } from "../imgfs/folder.js";
+import type { ImageSource, LayerSource } from "../oci/source.js";
+import { fault } from "./fault.js";
+import { syncFolder } from "./files.js";
+import type { Lease } from "./lease.js";
+import { type Lock, takeLock, tryLock } from "./locks.js";
+import { knownSource, noteSource } from "./sources.js";
+import type { Measure, Store } from "./store.js";
+
+export interface LayerOptions {
+  readonly codec: Codec;
+  readonly onEvent: (event: BuildEvent) => void;
+  readonly signal: AbortSignal | undefined;
+  readonly measure: Measure | undefined;
+  /** Called with each layer that is there, before the next one; may throw. */
+  readonly check: (layer: BuiltLayer) => void;
+}
+
+/** Layers converted at the same time. */
+const MOST_JOBS = 4;
+
+/** The image's layers, lowest first, each with its blob in STORE/content, which the lease keeps there. */
+export async function ensureLayers(
+  store: Store,
+  lease: Lease,
+  image: ImageSource,
+  options: LayerOptions,
+): Promise<BuiltLayer[]> {
+  return new Ensurer(store, lease, image, options).run();
+}
+
+class Ensurer {
+  private readonly store: Store;
+  private readonly lease: Lease;
+  private readonly image: ImageSource;
+  private readonly options: LayerOptions;
+  private readonly built: (BuiltLayer | undefined)[];
+  private readonly locks = new Map<number, Lock>();
+
+  constructor(store: Store, lease: Lease, image: ImageSource, options: LayerOptions) {
+    this.store = store;
+    this.lease = lease;
+    this.image = image;
+    this.options = options;
+    this.built = image.layers.map(() => undefined);
+  }
+
+  async run(): Promise<BuiltLayer[]> {
+    const { image, options } = this;
+    const known = image.layers.map((layer) => layer.diffId ?? knownSource(this.store, layer));
+    const names = known.flatMap((diffId) => (diffId === undefined ? [] : [this.fileOf(diffId)]));
+    await this.lease.need(names, options);
+    try {
+      for (;;) {
+        const missing = this.findMissing(known);
+        if (missing.length === 0) break;
+        const free = missing.filter((layer) => this.claim(layer, known[layer]));
+        const again = this.findMissing(known).filter((layer) => free.includes(layer));
+        if (again.length > 0) await this.convert(again);
+        this.releaseAll();
+        const [other] = this.findMissing(known);
+        if (other !== undefined) await this.wait(known[other] as Digest);
+      }
+    } finally {
+      this.releaseAll();
+    }
+    syncFolder(join(this.store.path, "content"));
+    return image.layers.map((layer, i) => this.built[i] ?? this.sameAs(layer));
+  }
+
+  private fileOf(diffId: Digest): string {
+    return blobFile(diffId, this.options.codec);
+  }
+
+  private pathOf(diffId: Digest): string {
+    return join(this.store.path, "content", this.fileOf(diffId));
+  }
+
+  /** Layers without a sound blob, each diffID once. */
+  private findMissing(known: readonly (Digest | undefined)[]): number[] {
+    const seen = new Set<Digest>();
+    const missing: number[] = [];
+    this.image.layers.forEach((layer, i) => {
+      const diffId = known[i];
+      if (this.built[i] !== undefined || (diffId !== undefined && seen.has(diffId))) return;
+      if (diffId !== undefined) {
+        seen.add(diffId);
+        const summary = summaryOfBlob(this.pathOf(diffId), diffId, this.options.codec);
+        if (summary !== undefined) {
+          this.take(i, reusedLayer(layer, diffId, this.pathOf(diffId), summary));
+          return;
+        }
+      }
+      missing.push(i);
+    });
+    return missing;
+  }
+
+  private take(layer: number, result: BuiltLayer): void {
+    this.built[layer] = result;
+    this.options.onEvent({ type: "layer-done", layer, result });
+    this.options.check(result);
+  }
+
+  /** A layer that occurs twice in the image. */
+  private sameAs({ diffId }: LayerSource): BuiltLayer {
+    return this.built.find((other) => other?.diffId === diffId) as BuiltLayer;
+  }
+
+  /** True when this process is the one to convert a layer. Of an unknown diffID nobody else can know either. */
+  private claim(layer: number, diffId: Digest | undefined): boolean {
+    if (diffId === undefined) return true;
+    const lock = tryLock(this.store.path, `layer-${digestHex(diffId)}`, "exclusive");
+    if (lock !== undefined) this.locks.set(layer, lock);
+    return lock !== undefined;
+  }
+
+  private releaseAll(): void {
+    for (const lock of this.locks.values()) lock.release();
+    this.locks.clear();
+  }
+
+  private async wait(diffId: Digest): Promise<void> {
+    const { signal, measure } = this.options;
+    const lock = await takeLock(this.store.path, `layer-${digestHex(diffId)}`, "exclusive", {
+      signal,
+      measure,
+    });
+    lock.release();
+  }
+
+  private async convert(layers: readonly number[]): Promise<void> {
+    const { image, options, lease } = this;
+    const target = (layer: number): string => lease.path(`layer-${layer}`);
+    const unnamed: [number, BuiltLayer][] = [];
+    const jobs = Math.max(1, Math.min(availableParallelism(), MOST_JOBS, layers.length));
+    await convertChosen(
+      image,
+      { layers, target, codec: options.codec },
+      {
+        jobs,
+        signal: options.signal,
+        threads: undefined,
+        onEvent: options.onEvent,
+        onDone: (layer, converted) => {
+          const source = image.layers[layer] as LayerSource;
+          const path = this.pathOf(converted.diffId);
+          const result = builtLayer(source, converted, options.codec, path);
+          options.measure?.("UnpackTime", Math.round(converted.milliseconds * 1e6), "nanos");
+          if (source.diffId === undefined) {
+            // It could not be listed before; so it gets its name only once it is.
+            unnamed.push([layer, result]);
+            return;
+          }
+          this.publish(layer, path);
+          this.take(layer, result);
+        },
+      },
+    );
+    for (const [layer, result] of unnamed) {
+      await lease.need([this.fileOf(result.diffId)], options);
+      this.publish(layer, result.path);
+      noteSource(this.store, image.layers[layer] as LayerSource, result.diffId);
+      this.take(layer, result);
+    }
+  }
+
+  private publish(layer: number, path: string): void {
+    const made = this.lease.path(`layer-${layer}`);
+    fault("layer.publish");
+    // The same layer, from another source meanwhile, is the same bytes.
+    if (statSync(path, { throwIfNoEntry: false }) === undefined) renameSync(made, path);
+    else rmSync(made);
+    this.locks.get(layer)?.release();
+    this.locks.delete(layer);
+  }
+}

@@ -1,0 +1,139 @@
+// A store: one folder, its owner's alone.
+//   format       "imgfs store 1"; `format.new` while it is being made
+//   maps.json    id maps of all its images, as GrootFS keeps them
+//   content/     layer blobs and merged indexes, by what they are of; an index finds its blobs beside it
+//   images/ID/   rootfs, diff, work, image.json (the OCI config), state.json (images.ts), pid, log
+//   leases/      a file for each process at work, locked as long as it lives (lease.ts)
+//   tmp/         what those are making
+//   sources/     local tars and the diffIDs they had
+//   ingests/     downloads
+//   locks/       see locks.ts
+// Invariant: nothing has its name in content or images before it is whole.
+import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { makeFolders } from "../base/folders.js";
+import { type IdRange, parseIdMap } from "../daemon/id-maps.js";
+import { StoreError } from "./errors.js";
+import { fault } from "./fault.js";
+import { writeWhole } from "./files.js";
+import { unmountImage } from "./mounts.js";
+
+export interface StoreMaps {
+  readonly uid: readonly IdRange[];
+  readonly gid: readonly IdRange[];
+}
+
+export interface Store {
+  /** Absolute. */
+  readonly path: string;
+  readonly maps: StoreMaps;
+}
+
+/** Takes measures of what is done, under the names that GrootFS gives them. */
+export type Measure = (name: string, value: number, unit: "nanos" | "bytes") => void;
+
+const FORMAT = "imgfs store 1";
+const FORMAT_FILE = "format";
+const BEGUN_FILE = "format.new";
+const MAPS_FILE = "maps.json";
+export const folders = ["content", "images", "leases", "tmp", "sources", "ingests", "locks"] as const;
+
+function textOf(ranges: readonly IdRange[]): string[] {
+  return ranges.map(({ image, host, count }) => `${image}:${host}:${count}`).sort();
+}
+
+/**
+ * Makes a store in an empty or missing folder, or finds that there is one with these maps. Rejects with StoreError: a folder
+ * that holds anything else, a store with other maps.
+ */
+export async function initStore(path: string, maps: StoreMaps): Promise<"made" | "there"> {
+  const root = resolve(path);
+  if (existsSync(join(root, FORMAT_FILE))) {
+    compareMaps(openStore(root).maps, maps);
+    return "there";
+  }
+  makeFolders(root);
+  const found = readdirSync(root);
+  const isOurs = found.includes(BEGUN_FILE) && found.every((name) => isPart(name));
+  if (found.length > 0 && !isOurs)
+    throw new StoreError("foreign", `${root}: not empty, and not a store of imgfs`);
+  // Of one that was cut short nothing is used but the mark.
+  fault("init.begin");
+  writeWhole(join(root, BEGUN_FILE), `${FORMAT}\n`);
+  for (const name of folders) {
+    fault("init.folder");
+    mkdirSync(join(root, name), { mode: 0o700, recursive: true });
+  }
+  fault("init.maps");
+  const text = { "uid-mappings": textOf(maps.uid), "gid-mappings": textOf(maps.gid) };
+  writeWhole(join(root, MAPS_FILE), `${JSON.stringify(text)}\n`);
+  await ownIt(root);
+  fault("init.format");
+  renameSync(join(root, BEGUN_FILE), join(root, FORMAT_FILE));
+  return "made";
+}
+
+function isPart(name: string): boolean {
+  return [BEGUN_FILE, MAPS_FILE, ...folders].some((part) => part === name) || name.startsWith(".new-");
+}
+
+async function ownIt(root: string): Promise<void> {
+  const { chmod } = await import("node:fs/promises");
+  await chmod(root, 0o700);
+}
+
+function compareMaps(has: StoreMaps, wanted: StoreMaps): void {
+  // Asking for none is asking for those that are there.
+  if (wanted.uid.length === 0 && wanted.gid.length === 0) return;
+  const differ = (kind: "uid" | "gid"): boolean => String(textOf(has[kind])) !== String(textOf(wanted[kind]));
+  if (differ("uid")) {
+    throw new StoreError("maps", "provided UID mappings do not match those already configured in the store");
+  }
+  if (differ("gid")) {
+    throw new StoreError("maps", "provided GID mappings do not match those already configured in the store");
+  }
+}
+
+/** Opens the store at `path`. Throws StoreError: none there, something else, a newer layout, damage. */
+export function openStore(path: string): Store {
+  const root = resolve(path);
+  let format: string;
+  try {
+    format = readFileSync(join(root, FORMAT_FILE), "utf8").trimEnd();
+  } catch {
+    const foreign = existsSync(root) && readdirSync(root).length > 0;
+    const what = foreign ? "not a store of imgfs" : "no store";
+    throw new StoreError(
+      foreign ? "foreign" : "not-initialised",
+      `${root}: ${what} (imgfs init-store makes one)`,
+    );
+  }
+  if (format !== FORMAT) {
+    throw new StoreError("newer", `${root}: a store with a layout this version does not know: ${format}`);
+  }
+  for (const name of folders) {
+    const stat = lstatSync(join(root, name), { throwIfNoEntry: false });
+    if (stat?.isDirectory() !== true) throw new StoreError("damaged", `${root}: ${name} is no directory`);
+  }
+  return { path: root, maps: readMaps(root) };
+}
+
+function readMaps(root: string): StoreMaps {
+  try {
+    const text = JSON.parse(readFileSync(join(root, MAPS_FILE), "utf8")) as Record<string, string[]>;
+    const read = (all: readonly string[] = []): readonly IdRange[] =>
+      all.reduce<readonly IdRange[]>((ranges, each) => parseIdMap(each, ranges), []);
+    return { uid: read(text["uid-mappings"]), gid: read(text["gid-mappings"]) };
+  } catch (cause) {
+    throw new StoreError("damaged", `${join(root, MAPS_FILE)}: no id maps`, { cause });
+  }
+}
+
+/** Unmounts and removes everything. Nothing to do where there is no folder. Rejects with StoreError. */
+export async function deleteStore(path: string): Promise<void> {
+  const root = resolve(path);
+  if (!existsSync(root)) return;
+  const store = openStore(root);
+  for (const id of readdirSync(join(root, "images"))) await unmountImage(join(store.path, "images", id));
+  rmSync(root, { recursive: true });
+}
