@@ -1,6 +1,7 @@
 // The `check` command: exit code 0 when nothing is wrong, 3 when something is.
 import { type CheckReport, checkImage, type Finding } from "../imgfs/check.js";
 import type { UpperFinding, UpperReport } from "../overlay/check-upper.js";
+import type { StoreFinding, StoreReport } from "../store/check.js";
 import { ExitCode, Failure } from "./failure.js";
 import { findImage, openTree } from "./open.js";
 import { formatBytes, plural, printResult } from "./output.js";
@@ -10,10 +11,17 @@ export interface CheckOptions {
   readonly json?: boolean;
   readonly upper?: string;
   readonly work?: string;
+  readonly store?: string;
 }
 
 export async function check(path: string | undefined, options: CheckOptions): Promise<void> {
-  const { upper, work } = options;
+  const { upper, work, store } = options;
+  if (store !== undefined) {
+    if (path !== undefined || upper !== undefined || work !== undefined)
+      throw new Failure(ExitCode.usage, "check: --store goes with no image and no --upper");
+    await checkWholeStore(store, options);
+    return;
+  }
   if (upper !== undefined) {
     if (options.data === true)
       throw new Failure(ExitCode.usage, "check: --data is for an image, not for --upper");
@@ -42,6 +50,24 @@ async function checkUpperDirectory(
   } finally {
     image?.close();
   }
+}
+
+async function checkWholeStore(path: string, options: CheckOptions): Promise<void> {
+  const { checkStore } = await import("../store/check.js");
+  const report = checkStore(path, { data: options.data === true });
+  printResult(report, options.json === true, storeText);
+  if (report.findings.length > 0) process.exitCode = ExitCode.damage;
+}
+
+function storeText({ findings, notes, images, files }: StoreReport): string {
+  const told = ({ path, problem }: StoreFinding, kind: string): string => `${path}: ${kind}${problem}\n`;
+  const damage = findings.length === 0 ? "no damage found" : plural(findings.length, "finding");
+  const noted = notes.length === 0 ? "" : `, ${plural(notes.length, "note")}`;
+  return [
+    ...findings.map((finding) => told(finding, "")),
+    ...notes.map((note) => told(note, "note: ")),
+    `${damage} in ${plural(images, "image")} and ${plural(files, "file")} of content${noted}\n`,
+  ].join("");
 }
 
 function upperText({ findings, notes, leftOut, objects }: UpperReport): string {

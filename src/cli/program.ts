@@ -286,10 +286,13 @@ export function program(startMount: StartMount): Command {
   root
     .command("check")
     .argument("[image]", "image folder, index, layer blob or flattened file", path)
-    .description("verify every table, and with --data every byte of content; or an upper directory")
+    .description(
+      "verify every table, and with --data every byte of content; or an upper directory, or a store",
+    )
     .option("--data", "read all file contents and compare their digests")
     .option("--upper <dir>", "verify this upper directory, which no mount may use, against the image", path)
     .option("--work <dir>", "its work directory (default: UPPER.work)", path)
+    .option("--store <dir>", "verify the images and the content of this store", path)
     .option("--json", "print the result as JSON")
     .action(async (image, _, command) =>
       (await import("./check.js")).check(image, command.optsWithGlobals()),

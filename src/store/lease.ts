@@ -19,7 +19,6 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { flockFd, LOCK_EX, LOCK_NB } from "../sys/files.js";
-import { check } from "../sys/libc.js";
 import { fault } from "./fault.js";
 import { underLock } from "./locks.js";
 import type { Measure, Store } from "./store.js";
@@ -45,12 +44,7 @@ export class Lease {
   /** Registers this process, and removes what dead ones have left. */
   static begin(store: Store): Lease {
     sweep(store);
-    const name = `${process.pid}-${randomBytes(6).toString("hex")}`;
-    const path = join(store.path, "leases", name);
-    fault("lease.make");
-    const fd = openSync(`${path}.new`, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
-    check(flockFd(fd, LOCK_EX | LOCK_NB), path);
-    renameSync(`${path}.new`, path);
+    const { name, fd } = register(join(store.path, "leases"));
     const lease = new Lease(store, name, fd);
     mkdirSync(lease.folder, { mode: 0o700 });
     return lease;
@@ -80,6 +74,21 @@ export class Lease {
     rmSync(this.folder, { recursive: true, force: true });
     rmSync(join(this.store.path, "leases", this.name), { force: true });
     closeSync(this.fd);
+  }
+}
+
+/** Makes a lease's file. Whoever sweeps may take one for left over before it is locked: then another is made. */
+function register(folder: string): { name: string; fd: number } {
+  for (;;) {
+    const name = `${process.pid}-${randomBytes(6).toString("hex")}`;
+    const path = join(folder, name);
+    fault("lease.make");
+    const fd = openSync(`${path}.new`, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
+    if (flockFd(fd, LOCK_EX | LOCK_NB) === 0 && isStill(`${path}.new`, fd)) {
+      renameSync(`${path}.new`, path);
+      return { name, fd };
+    }
+    closeSync(fd);
   }
 }
 
