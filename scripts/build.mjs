@@ -47,14 +47,17 @@ execFileSync(process.execPath, [`${root}/node_modules/typescript/bin/tsc`, "-p",
   stdio: "inherit",
 });
 /** A mount reads the whole command line but runs one command: the others stay out of its program. */
+const needed = new Set(["./mount.js", "./namespace.js"]);
 const onlyMount = {
   name: "only-mount",
   setup({ onResolve }) {
-    onResolve({ filter: /^\.\/[a-z]+\.js$/ }, ({ kind, path, importer }) =>
-      kind === "dynamic-import" && importer.endsWith("/cli/program.ts") && path !== "./mount.js"
-        ? { path: `../cli${path.slice(1)}`, external: true }
-        : undefined,
-    );
+    onResolve({ filter: /^\.\/[a-z-/]+\.js$/ }, ({ kind, path, importer }) => {
+      const [, folder] =
+        /\/src\/(cli(?:\/groot)?)\/(?:program|command-line|groot\/declare|declare)\.ts$/.exec(importer) ?? [];
+      return kind === "dynamic-import" && folder !== undefined && !needed.has(path)
+        ? { path: `../${folder}${path.slice(1)}`, external: true }
+        : undefined;
+    });
   },
 };
 

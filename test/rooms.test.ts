@@ -46,6 +46,7 @@ const packages: Readonly<Record<string, readonly string[]>> = {
   fzstd: ["zstd"],
   "zstd-napi/binding": ["zstd"],
   pino: ["base"],
+  yaml: ["cli"],
   undici: ["oci"],
   "smol-toml": ["oci"],
 };

@@ -2,7 +2,8 @@
 //   mount.imgfs SRC MNT [-sfnv] [-N NS] [-o LIST] [-t TYPE]   mount(8), for `mount -t imgfs`
 //   imgfs SRC MNT [-o LIST]                                   mount.fuse(8), for `mount -t fuse.imgfs`
 //   imgfs -o LIST MNT                                         podman and others who know fuse-overlayfs
-// In these the exit codes are those of mount(8).
+//   grootfs [FLAGS] COMMAND [ARG...]                          Cloud Foundry's Garden; groot/grootfs.ts reads these
+// In the first three the exit codes are those of mount(8).
 import { existsSync } from "node:fs";
 import { ExitCode } from "./failure.js";
 
@@ -21,6 +22,9 @@ export interface Called {
 
 /** The first word by which bin/imgfs says that it was called as mount.imgfs. */
 const HELPER_NAME = "mount.imgfs";
+
+/** The first word by which bin/imgfs says that it was called as grootfs. */
+export const GROOTFS = "grootfs";
 
 /** Reads the words after the program's name; `commands` are the ones of ours. */
 export function readWords(words: readonly string[], commands: ReadonlySet<string>): Called {

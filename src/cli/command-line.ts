@@ -1,7 +1,7 @@
 // Runs one command, and turns what it throws into one line and an exit code.
 import { type Command, CommanderError } from "commander";
 import { RunCode } from "../run/request.js";
-import { type Called, mountExitCode, readWords } from "./called-as.js";
+import { type Called, GROOTFS, mountExitCode, readWords } from "./called-as.js";
 import { containerWords } from "./container-words.js";
 import { ExitCode, Failure, messageOf } from "./failure.js";
 import { ClosedPipe, print, printError } from "./output.js";
@@ -9,8 +9,9 @@ import { type GlobalOptions, program, type StartMount } from "./program.js";
 
 /** Runs the command line and returns the exit code. */
 export async function run(argv: readonly string[], startMount: StartMount): Promise<number> {
-  const root = program(startMount);
   const words = argv.slice(2);
+  if (words[0] === GROOTFS) return (await import("./groot/grootfs.js")).runGrootfs(words.slice(1));
+  const root = program(startMount);
   const ofContainer = containerWords(root, words);
   if (ofContainer !== undefined)
     return runWords(root, { words: ofContainer, byMount: false }, RunCode.failure);

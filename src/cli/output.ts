@@ -27,10 +27,15 @@ export function print(data: string | Uint8Array): void {
 }
 
 export function printError(text: string): void {
+  writeQuietly(2, text);
+}
+
+/** Writes a line of a log: that it cannot be written is no failure of what it tells about. */
+export function writeQuietly(fd: number, text: string): void {
   try {
-    writeAll(2, text);
+    writeAll(fd, text);
   } catch {
-    // Nobody reads stderr: there is no place left to say so.
+    // Nobody reads it: there is no place left to say so.
   }
 }
 

@@ -4,6 +4,7 @@ import { type LogLevel, logLevels } from "../base/log.js";
 import { type IdRange, parseIdMap } from "../daemon/id-maps.js";
 import type { MountOptions } from "../daemon/options.js";
 import { exitCodeHelp, messageOf } from "./failure.js";
+import { addStoreCommands, addStoreGlobals } from "./groot/declare.js";
 import { print, printError } from "./output.js";
 import { addQuotaOptions, inodes, size } from "./quota-options.js";
 import { version } from "./version.js";
@@ -39,7 +40,9 @@ export function program(startMount: StartMount): Command {
     )
     .option("--log <file>", "log to this file instead of stderr (a detached mount never logs to a pipe)")
     .option("--debug", "log level debug, and a stack with an error")
+    .addOption(new Option("--log-file <file>").hideHelp())
     .exitOverride();
+  addStoreGlobals(root);
 
   root
     .command("build")
@@ -297,6 +300,8 @@ export function program(startMount: StartMount): Command {
     .action(async (image, _, command) =>
       (await import("./check.js")).check(image, command.optsWithGlobals()),
     );
+
+  addStoreCommands(root, "imgfs");
 
   root
     .command("du")

@@ -53,6 +53,10 @@ export interface Tree {
 const text: Value = { kind: "text" };
 const path: Value = { kind: "path" };
 const directory: Value = { kind: "directory" };
+const source: Value = {
+  kind: "source",
+  words: sourceForms.split(", ").map((form) => form.replace(/:(\/\/)?.*/, ":$1")),
+};
 
 /** What a value is, by the name it is declared with; of several in one argument by command and name. */
 const valuesByName: Readonly<Record<string, readonly Value[]>> = {
@@ -62,9 +66,9 @@ const valuesByName: Readonly<Record<string, readonly Value[]>> = {
   upper: [directory],
   file: [path],
   image: [path],
-  source: [
-    { kind: "source", words: sourceForms.split(", ").map((form) => form.replace(/:(\/\/)?.*/, ":$1")) },
-  ],
+  source: [source],
+  "create image": [source],
+  "pull image": [source],
   // An image, then more blobs or the mountpoint.
   "mount paths": [path, { kind: "place" }],
   "flatten dest": [path],

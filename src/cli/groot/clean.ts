@@ -1,0 +1,36 @@
+// The `clean` command, and the one that measures layers again.
+import { existsSync } from "node:fs";
+import { cleanStore } from "../../store/clean.js";
+import { measureVolumes as measureAgain } from "../../store/sizes.js";
+import { ExitCode } from "../failure.js";
+import { type Caller, say } from "./caller.js";
+import { StoreFailure, usage } from "./store-failure.js";
+import { measureStore, openStoreOf } from "./stored.js";
+
+export async function clean(caller: Caller): Promise<void> {
+  const { options, settings, metrics } = caller;
+  const { file, store: path } = settings;
+  if (!existsSync(path)) {
+    const text = `no store found at ${path}`;
+    throw new StoreFailure(text, { exitCode: ExitCode.notFound, groot: { text, exitCode: 0 } });
+  }
+  const mode = options.thresholdMode ?? file.clean?.threshold_mode ?? "committed";
+  if (mode !== "committed" && mode !== "used") {
+    throw usage(`invalid config file: clean.threshold_mode is neither committed nor used`);
+  }
+  const store = await openStoreOf(caller);
+  const done = await metrics.time("ImageCleanTime", () =>
+    cleanStore(store, {
+      thresholdBytes: options.thresholdBytes ?? file.clean?.threshold_bytes ?? 0,
+      mode,
+      keep: options.ignoreImage ?? file.clean?.ignore_images ?? [],
+      measure: metrics.measure,
+    }),
+  );
+  say(done.cleaned ? "clean completed" : "threshold not reached: skipping clean");
+  measureStore(caller, store);
+}
+
+export async function measureVolumes(caller: Caller): Promise<void> {
+  await measureAgain(await openStoreOf(caller));
+}
