@@ -2,8 +2,11 @@
 //   .\" @globals            the options that every command takes
 //   .\" @options COMMAND    the options of one command
 //   .\" @commands           every command with its options
+//   .\" @store              the commands of the store with theirs
+//   .\" @storeglobals       the options that all of those have
 // Run by `npm run build`, after the compiler.
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { grootUsage } from "../dist/cli/groot/declare.js";
 import { program } from "../dist/cli/program.js";
 import { treeOf } from "../dist/cli/tree.js";
 
@@ -14,7 +17,9 @@ const tree = treeOf(program(async () => 0));
 
 /** Commands that have a page of their own. */
 const pages = readdirSync(from);
-const hasPage = (name) => pages.includes(`imgfs-${name}.1`);
+const isOfStore = ({ name }) => Object.hasOwn(grootUsage, name);
+const pageOf = (name) => (isOfStore({ name }) ? "imgfs-store" : `imgfs-${name}`);
+const hasPage = (name) => pages.includes(`${pageOf(name)}.1`);
 
 /** Text as one line of mdoc that no macro is read into. */
 const plain = (text) =>
@@ -60,22 +65,32 @@ function argumentLines(list) {
   return [".Bl -tag -width Ds", ...items, ".El"];
 }
 
-function commandLines({ name, usage, description, options, arguments: args }) {
+/** The command without arguments has nothing but what all have. */
+const optionsOfAll = tree.commands.find(({ name }) => name === "list").options;
+const isOfAll = ({ names }) => optionsOfAll.some((option) => option.names[0] === names[0]);
+
+function commandLines({ name, usage, description, options, arguments: args }, inFull = !hasPage(name)) {
   return [
     `.Ss imgfs ${name}`,
     ...usage.flatMap((form) => [`.D1 Nm imgfs Cm ${form.split(" ").map(word).join(" Ar ")}`]),
     ".Pp",
     sentence(description),
-    ...(hasPage(name)
-      ? [".Pp", "More is in", `.Xr imgfs-${name} 1 .`]
-      : argumentLines(args).concat(optionLines(options))),
+    ...(inFull
+      ? argumentLines(args).concat(optionLines(options))
+      : [".Pp", "More is in", `.Xr ${pageOf(name)} 1 .`]),
   ];
 }
 
 const fillers = {
   globals: () => optionLines(tree.options),
   options: (name) => optionLines(tree.commands.find((command) => command.name === name).options),
-  commands: () => tree.commands.flatMap(commandLines),
+  commands: () => tree.commands.flatMap((command) => commandLines(command)),
+  store: () =>
+    tree.commands
+      .filter(isOfStore)
+      .map((command) => ({ ...command, options: command.options.filter((option) => !isOfAll(option)) }))
+      .flatMap((command) => commandLines(command, true)),
+  storeglobals: () => optionLines(optionsOfAll),
 };
 
 rmSync(to, { recursive: true, force: true });

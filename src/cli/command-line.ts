@@ -4,6 +4,7 @@ import { RunCode } from "../run/request.js";
 import { type Called, GROOTFS, mountExitCode, readWords } from "./called-as.js";
 import { containerWords } from "./container-words.js";
 import { ExitCode, Failure, messageOf } from "./failure.js";
+import { afterCommand } from "./groot/leading-words.js";
 import { ClosedPipe, print, printError } from "./output.js";
 import { type GlobalOptions, program, type StartMount } from "./program.js";
 
@@ -15,7 +16,10 @@ export async function run(argv: readonly string[], startMount: StartMount): Prom
   const ofContainer = containerWords(root, words);
   if (ofContainer !== undefined)
     return runWords(root, { words: ofContainer, byMount: false }, RunCode.failure);
-  const called = readWords(words, new Set(["help", ...root.commands.map((each) => each.name())]));
+  const called = readWords(
+    afterCommand(root, words),
+    new Set(["help", ...root.commands.map((each) => each.name())]),
+  );
   const code = await runWords(root, called);
   if (code === 0 && called.done !== undefined) print(called.done);
   return called.byMount ? mountExitCode(code) : code;

@@ -6,7 +6,6 @@ import { MountFailure, type MountOptions, mountForeground } from "../daemon/moun
 import type { Transport } from "../daemon/options.js";
 import type { KernelOptions } from "../fuse/channel.js";
 import { ExitCode, Failure } from "./failure.js";
-import { ignoredGlobals, storeGlobals } from "./groot/declare.js";
 import { type Flag, parseOptionList, sortOptions } from "./mount-options.js";
 import { findImage } from "./open.js";
 import type { GlobalOptions, StartMount } from "./program.js";
@@ -31,9 +30,6 @@ interface MountCommandOptions extends GlobalOptions, QuotaOptions {
   readonly fake?: boolean;
 }
 
-/** Global flags that say nothing to a mount. */
-const ofStore: ReadonlySet<string> = new Set([...storeGlobals, ...ignoredGlobals]);
-
 /** What the `-o` lists said that is no flag of the command. */
 export interface Listed {
   readonly kernel: KernelOptions;
@@ -46,8 +42,7 @@ export function applyOptions(command: Command, lists: readonly string[]): Listed
   const table = new Map<string, { readonly owner: Command; readonly option: Option }>();
   for (const owner of owners) {
     for (const option of owner.options) {
-      const name = option.long?.slice(2) ?? "version";
-      if (name !== "version" && !ofStore.has(name)) table.set(name, { owner, option });
+      if (option.long && option.long !== "--version") table.set(option.long.slice(2), { owner, option });
     }
   }
   const flags: Flag[] = [...table].map(([name, { option }]) => ({

@@ -4,7 +4,7 @@ import { type LogLevel, logLevels } from "../base/log.js";
 import { type IdRange, parseIdMap } from "../daemon/id-maps.js";
 import type { MountOptions } from "../daemon/options.js";
 import { exitCodeHelp, messageOf } from "./failure.js";
-import { addStoreCommands, addStoreGlobals } from "./groot/declare.js";
+import { addStoreCommands } from "./groot/declare.js";
 import { print, printError } from "./output.js";
 import { addQuotaOptions, inodes, size } from "./quota-options.js";
 import { version } from "./version.js";
@@ -40,9 +40,7 @@ export function program(startMount: StartMount): Command {
     )
     .option("--log <file>", "log to this file instead of stderr (a detached mount never logs to a pipe)")
     .option("--debug", "log level debug, and a stack with an error")
-    .addOption(new Option("--log-file <file>").hideHelp())
     .exitOverride();
-  addStoreGlobals(root);
 
   root
     .command("build")

@@ -3,6 +3,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { ExitCode } from "../../src/cli/failure.js";
+import { grootUsage } from "../../src/cli/groot/declare.js";
 import { program } from "../../src/cli/program.js";
 import { treeOf } from "../../src/cli/tree.js";
 import { sourceForms } from "../../src/oci/reference.js";
@@ -46,6 +47,8 @@ describe.skipIf(missing !== undefined)(titleOf("man pages", missing), () => {
       ["run", await shown("imgfs-run.1")],
       ["status", await shown("imgfs-status.1")],
     ]);
+    const store = await shown("imgfs-store.1");
+    for (const name of Object.keys(grootUsage)) own.set(name, store);
     const pageWith = (name: string): string => own.get(name) ?? whole;
     const wanted = tree.commands.flatMap(({ name, usage, options }) => [
       ...usage.map((form) => ({ page: whole, text: `imgfs ${form}` })),

@@ -53,12 +53,17 @@ export interface StoreOptions {
   readonly terminal?: true;
 }
 
-/** Words that may stand before and after every command of the store, in `imgfs` too; none of them is a mount option. */
-export const storeGlobals = ["store", "config", "log-file", "metrics-file", "metrics-log"];
-
-/** What GrootFS takes that has no meaning here: helpers with privileges, and where its metrics went. */
-const helpers = ["tardis-bin", "drax-bin", "btrfs-bin", "newuidmap-bin", "newgidmap-bin", "metron-endpoint"];
-export const ignoredGlobals: readonly string[] = [...helpers, "driver", "log-timestamp-format"];
+/** What GrootFS takes that has no meaning here: helpers with privileges, where its metrics went, and old drivers. */
+const ignoredGlobals = [
+  "tardis-bin",
+  "drax-bin",
+  "btrfs-bin",
+  "newuidmap-bin",
+  "newgidmap-bin",
+  "metron-endpoint",
+  "driver",
+  "log-timestamp-format",
+];
 
 /** The usage of a command as GrootFS prints it. */
 export const grootUsage: Readonly<Record<string, string>> = {
@@ -77,20 +82,25 @@ export const grootUsage: Readonly<Record<string, string>> = {
 };
 
 /** Declares the options that go with every command of the store. */
-export function addStoreGlobals(root: Command): void {
-  root
-    .option("--store <dir>", "where the store of images is (create, list, ...)")
-    .option("--config <file>", "config file of the store's commands, YAML")
-    .option("--metrics-file <file>", "keep the store's metrics in this file, in OpenMetrics text")
-    .option("--metrics-log <file>", "append the store's metrics to this file, a JSON object a line");
-  for (const name of ignoredGlobals) root.addOption(new Option(`--${name} <ignored>`).hideHelp());
+export function addStoreGlobals(command: Command): Command {
+  command
+    .option("--store <dir>", "where the store is")
+    .option("--config <file>", "config file, YAML")
+    .option("--metrics-file <file>", "keep metrics in this file, in OpenMetrics text")
+    .option("--metrics-log <file>", "append metrics to this file, a JSON object a line");
+  for (const name of ignoredGlobals) command.addOption(new Option(`--${name} <ignored>`).hideHelp());
+  return command;
 }
 
 /** Declares the commands. */
 export function addStoreCommands(root: Command, program: Program): void {
   const int = program === "grootfs" ? goBytes : bytes;
-  const command = (name: string, description: string): Command =>
-    root.command(name).description(description).action(action(program, name));
+  const command = (name: string, description: string): Command => {
+    const made = root.command(name).description(description).action(action(program, name));
+    // GrootFS has them before the command only; ours take them on either side (leading-words.ts).
+    if (program === "imgfs") addStoreGlobals(made).addOption(new Option("--log-file <file>").hideHelp());
+    return made;
+  };
   const mappings = (of: Command): Command =>
     of
       .option(

@@ -1,0 +1,31 @@
+// `imgfs --store DIR create ...`: options of the store's commands that stand before the command. They are that command's
+// and no other's, so they go behind its name.
+import type { Command, Option } from "commander";
+import { grootUsage } from "./declare.js";
+
+/** The words in the order in which our parser takes them; unchanged where the command is not of the store. */
+export function afterCommand(root: Command, words: readonly string[]): readonly string[] {
+  const ofStore = root.commands.find((each) => each.name() === "list")?.options ?? [];
+  const moved: string[] = [];
+  const kept: string[] = [];
+  for (let at = 0; at < words.length; at++) {
+    const word = words[at] as string;
+    if (!/^-./.test(word)) {
+      if (moved.length === 0 || !Object.hasOwn(grootUsage, word)) return words;
+      return [...kept, word, ...moved, ...words.slice(at + 1)];
+    }
+    const option = find(root.options, word) ?? find(ofStore, word);
+    const place = option === undefined || root.options.includes(option) ? kept : moved;
+    place.push(word);
+    if (option?.required === true && !word.includes("=")) {
+      at++;
+      if (at < words.length) place.push(words[at] as string);
+    }
+  }
+  return words;
+}
+
+function find(options: readonly Option[], word: string): Option | undefined {
+  const name = word.split("=", 1)[0];
+  return options.find(({ short, long }) => name === short || name === long);
+}
