@@ -50,7 +50,7 @@ describe.skipIf(cannotMount).each(["runc", "crun"] as const)(titleOf("%s", canno
     change(config);
     writeFileSync(path, JSON.stringify(config));
   };
-  const write = ["/bin/sh", "-c", "echo hello from $(id -u); dd if=/dev/zero of=/big bs=1M count=3"];
+  const write = ["/bin/sh", "-c", "echo hello from $(/usr/bin/id -u); dd if=/dev/zero of=/big bs=1M count=3"];
 
   it("runs the bundle of an image, whose quota bites inside", async () => {
     store = await madeStore();
@@ -86,7 +86,7 @@ describe.skipIf(cannotMount).each(["runc", "crun"] as const)(titleOf("%s", canno
     await store.say("imgfs", "bundle", store.image("mapped"), bundle);
     edit(bundle, (config) => {
       expect(config.linux.uidMappings).toEqual([{ containerID: 0, hostID: 100_000, size: 65_536 }]);
-      config.process.args = ["/bin/sh", "-c", "echo hello from $(id -u); echo written > /written"];
+      config.process.args = ["/bin/sh", "-c", "echo hello from $(/usr/bin/id -u); echo written > /written"];
     });
     await openWay(store);
     expect(await runBundle(runtime, bundle)).toMatchObject({ code: 0, stdout: "hello from 0\n" });

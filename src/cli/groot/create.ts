@@ -5,7 +5,7 @@ import { keepsLog } from "../../daemon/log-place.js";
 import { type Codec, parseCodec } from "../../imgfs/codec.js";
 import { createImage, pullImage } from "../../store/create.js";
 import { messageOf } from "../failure.js";
-import { createProgress, type Progress } from "../progress.js";
+import { createProgress, type Progress, type ProgressKind } from "../progress.js";
 import { stoppable } from "../stop.js";
 import { type Caller, say } from "./caller.js";
 import { readMaps } from "./maps.js";
@@ -111,6 +111,11 @@ function codecOf({ options }: Caller): Codec {
 
 type Watch = Progress["update"];
 
+/** Bars on a terminal; in a pipe nothing but what is asked for: who reads it may take each line for a failure. */
+function progressKind(asked: ProgressKind = "auto"): ProgressKind {
+  return asked === "auto" && !process.stderr.isTTY ? "none" : asked;
+}
+
 /** Runs `work` with progress where people see it, and so that a signal ends it with nothing left behind. */
 async function watched<T>(
   { program, options, log }: Caller,
@@ -119,7 +124,7 @@ async function watched<T>(
 ): Promise<T> {
   const progress: Progress =
     program === "imgfs"
-      ? createProgress(options.progress ?? "auto", process.stderr)
+      ? createProgress(progressKind(options.progress), process.stderr)
       : {
           update: (event) => {
             if (event.type === "warning" || event.type === "retry")

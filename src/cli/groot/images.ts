@@ -3,12 +3,12 @@ import { existsSync } from "node:fs";
 import { deleteImage } from "../../store/delete.js";
 import { listImages } from "../../store/list.js";
 import { imageStats } from "../../store/stats.js";
+import type { Store } from "../../store/store.js";
 import { ExitCode } from "../failure.js";
 import { type Caller, say } from "./caller.js";
 import { goJson } from "./go-json.js";
 import { StoreFailure, usage } from "./store-failure.js";
-import { findStoredImage, measureStore, openStoreOf } from "./stored.js";
-import { notThere } from "./words.js";
+import { findStoredImage, ImageNotThere, measureStore, openStoreOf } from "./stored.js";
 
 /** An image that is not there is deleted already: Garden deletes every container in both of its stores. */
 export async function deleteCommand(caller: Caller): Promise<void> {
@@ -17,17 +17,16 @@ export async function deleteCommand(caller: Caller): Promise<void> {
   if (name === "") throw usage("id was not specified");
   log.debug("delete-config", { store: settings.store });
   let id: string;
-  let store: Awaited<ReturnType<typeof openStoreOf>>;
+  let store: Store;
   try {
     // Without a store there is no image either.
-    if (!existsSync(settings.store)) throw new StoreFailure(`Image \`${name}\` not found.`);
+    if (!existsSync(settings.store)) throw new ImageNotThere(`Image \`${name}\` not found.`);
     store = await openStoreOf(caller);
-    id = findStoredImage(store, name).id;
+    ({ id } = findStoredImage(store, name));
   } catch (cause) {
-    const text = notThere(cause, name);
-    if (text === undefined) throw cause;
-    log.error("find-id-failed", text, { id: name, storePath: settings.store });
-    say(`${text} Skipping delete.`);
+    if (!(cause instanceof ImageNotThere)) throw cause;
+    log.error("find-id-failed", cause, { id: name, storePath: settings.store });
+    say(`${cause.message} Skipping delete.`);
     return;
   }
   const session = log.session("groot-deleting", { imageID: id });

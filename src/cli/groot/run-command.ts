@@ -3,7 +3,7 @@
 import { closeSync, openSync } from "node:fs";
 import { createLogger, type LogLevel, logLevels } from "../../base/log.js";
 import { ExitCode } from "../failure.js";
-import { printError } from "../output.js";
+import { ClosedPipe, printError } from "../output.js";
 import type { Caller } from "./caller.js";
 import { ConfigError } from "./config-file.js";
 import type { StoreOptions } from "./declare.js";
@@ -30,6 +30,16 @@ const commands: Readonly<Record<string, () => Promise<Run>>> = {
   bundle: async () => (await import("./bundle.js")).bundle,
 };
 
+/** What a failure is called in GrootFS's log. */
+const actions: Readonly<Record<string, string>> = {
+  "init-store": "init-store-failed",
+  create: "creating",
+  delete: "deleting-image-failed",
+  stats: "fetching-stats",
+  metrics: "fetching-metrics",
+  clean: "cleaning-up-unused-resources",
+};
+
 /** Runs it. Throws a Failure, which is a StoreFailure where GrootFS has words of its own. */
 export async function runStoreCommand(
   program: Program,
@@ -45,8 +55,10 @@ export async function runStoreCommand(
     if (load === undefined) throw new Error(`${command} is not a command of the store`);
     await (await load())(caller);
   } catch (cause) {
+    // A reader that has gone, and whatever else is not about the store.
+    if (cause instanceof ClosedPipe) throw cause;
     const failure = failureOf(cause, caller);
-    caller.log.error("failed", failure.groot);
+    caller.log.error(actions[command] ?? "failed", failure.groot);
     throw failure;
   } finally {
     metrics.write();

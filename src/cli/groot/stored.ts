@@ -1,9 +1,11 @@
 // The store behind a command, and the image in it that an argument names.
-
-import { existsSync, readdirSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, lstatSync, readdirSync } from "node:fs";
+import { join, relative, resolve } from "node:path";
+import { storeSizes } from "../../store/sizes.js";
 import { initStore, openStore, type Store } from "../../store/store.js";
+import { ExitCode, messageOf } from "../failure.js";
 import type { Caller } from "./caller.js";
+import { StoreFailure } from "./store-failure.js";
 
 export interface StoredImage {
   readonly id: string;
@@ -12,20 +14,54 @@ export interface StoredImage {
   readonly configFile: string;
 }
 
+/** No image has that name, or it is a path of something else: for `delete` that is no failure. */
+export class ImageNotThere extends StoreFailure {}
+
 /** Opens the store; with `make` one that is missing or empty is made first. */
 export async function openStoreOf({ settings }: Caller, { make = false } = {}): Promise<Store> {
   const { store } = settings;
-  if (make && (!existsSync(store) || readdirSync(store).length === 0)) {
-    await initStore(store, { uid: [], gid: [] });
-  }
+  if (make && isEmpty(store)) await initStore(store, { uid: [], gid: [] });
   return openStore(store);
 }
 
+function isEmpty(path: string): boolean {
+  return !existsSync(path) || readdirSync(path).length === 0;
+}
+
+/** The image that an id or a path names. Throws ImageNotThere. */
 export function findStoredImage(store: Store, name: string): StoredImage {
-  const id = name;
-  const path = join(store.path, "images", id);
+  const images = join(store.path, "images");
+  const id = name.startsWith("/") ? relative(images, resolve(name)) : name;
+  if (name.startsWith("/") && (id === "" || id.split("/")[0] === ".." || id.includes("/"))) {
+    throw new ImageNotThere(`path \`${name}\` is outside store path`, { exitCode: ExitCode.usage });
+  }
+  const path = join(images, id);
+  if (id === "" || id === "." || id === ".." || /[/\0]/.test(id) || !isFolder(path)) {
+    throw new ImageNotThere(`Image \`${id}\` not found.`, { exitCode: ExitCode.notFound });
+  }
   return { id, path, rootfs: join(path, "rootfs"), configFile: join(path, "image.json") };
 }
 
-/** Measures of the store as a whole, where somebody wants them. */
-export function measureStore(_caller: Caller, _store: Store): void {}
+/** A symlink is none: nothing in a store is one. */
+function isFolder(path: string): boolean {
+  try {
+    return lstatSync(path).isDirectory();
+  } catch {
+    return false;
+  }
+}
+
+/** Measures of the store as a whole, where somebody wants them. What cannot be measured is logged. */
+export function measureStore({ metrics, log }: Caller, store: Store): void {
+  if (!metrics.wanted) return;
+  try {
+    const { usedBytes, unusedBytes, committedQuotaBytes, diskBytes } = storeSizes(store);
+    metrics.measure("UnusedLayersSize", unusedBytes, "bytes");
+    metrics.measure("UsedLayersSize", usedBytes, "bytes");
+    metrics.measure("DownloadedLayersSizeInBytes", usedBytes + unusedBytes, "bytes");
+    metrics.measure("CommittedQuotaInBytes", committedQuotaBytes, "bytes");
+    metrics.measure("UsedBackingStoreInBytes", diskBytes, "bytes");
+  } catch (cause) {
+    log.info("cannot-measure-store", { error: messageOf(cause) });
+  }
+}

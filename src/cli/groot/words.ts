@@ -1,6 +1,8 @@
 // Failures of the store in the words of who is told.
 import { RegistryError } from "../../oci/registry/errors.js";
+import { StoreError } from "../../store/errors.js";
 import { ExitCode, Failure, messageOf } from "../failure.js";
+import { registryFailure } from "../registry.js";
 import type { Caller } from "./caller.js";
 import { MappingError } from "./maps.js";
 import { StoreFailure } from "./store-failure.js";
@@ -9,15 +11,58 @@ import { StoreFailure } from "./store-failure.js";
 export function failureOf(cause: unknown, caller: Caller): StoreFailure {
   if (cause instanceof StoreFailure) return cause;
   if (cause instanceof MappingError) return new StoreFailure(cause.message, { exitCode: ExitCode.usage });
-  if (cause instanceof RegistryError) return new StoreFailure(registryWords(cause, caller.args[0] ?? ""));
-  if (cause instanceof Failure) return new StoreFailure(messageOf(cause), { exitCode: cause.exitCode });
-  return new StoreFailure(messageOf(cause));
+  if (cause instanceof StoreError) return storeFailure(cause, caller.command);
+  if (cause instanceof RegistryError) return registryWords(cause, caller);
+  if (cause instanceof Failure) {
+    // What a signal ended says so itself; anything else is what it was caused by.
+    if (cause.cause !== undefined) return failureOf(cause.cause, caller);
+    return new StoreFailure(messageOf(cause), { exitCode: cause.exitCode });
+  }
+  return new StoreFailure(`${caller.command}: ${messageOf(cause)}`, { cause, groot: messageOf(cause) });
 }
 
-function registryWords({ kind, message }: RegistryError, image: string): string {
-  return kind === "absent" ? image : message;
+function storeFailure({ kind, message }: StoreError, command: string): StoreFailure {
+  // What is refused here GrootFS would have taken, or removed.
+  if (command === "init-store" || command === "delete-store") return new StoreFailure(message);
+  switch (kind) {
+    case "not-initialised":
+      return new StoreFailure(message, {
+        exitCode: ExitCode.notFound,
+        groot: "Store path is not initialized. Please run init-store.",
+        hint: "imgfs init-store makes one",
+      });
+    case "bad-id":
+      return new StoreFailure(message, { exitCode: ExitCode.usage });
+    case "volume":
+      return new StoreFailure(message, {
+        groot: `making image: creating image: applying disk limits: ${message}`,
+      });
+    default:
+      return new StoreFailure(message);
+  }
 }
 
-export function notThere(_cause: unknown, _name: string): string | undefined {
-  return undefined;
+function registryWords(cause: RegistryError, { command, args }: Caller): StoreFailure {
+  const [image = ""] = args;
+  const { exitCode, hint } = registryFailure(command, cause);
+  return new StoreFailure(`${command} ${image}: ${messageOf(cause)}`, {
+    exitCode,
+    groot: grootRegistryWords(cause, image),
+    ...(hint === undefined ? {} : { hint }),
+  });
+}
+
+function grootRegistryWords(cause: RegistryError, image: string): string {
+  switch (cause.kind) {
+    case "insecure":
+      return "This registry is insecure. To pull images from this registry, please use the --insecure-registry option.";
+    case "absent":
+    case "unauthorized":
+    case "denied":
+      return `${image} does not exist or you do not have permissions to see it.`;
+    case "refused":
+      return "unable to retrieve auth token: invalid username/password";
+    default:
+      return messageOf(cause);
+  }
 }
