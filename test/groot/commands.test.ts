@@ -322,7 +322,11 @@ describe.skipIf(cannotMount).each(names)(titleOf("%s", cannotMount), (name) => {
           destination: "/",
           type: "fuse3.imgfs",
           source: expect.stringMatching(/\.imgfs$/),
-          options: expect.arrayContaining([`upper=${store.image("x", "diff")}`]),
+          options: expect.arrayContaining([
+            `upperdir=${store.image("x", "diff")}`,
+            `quota=${MiB}`,
+            "quota-mode=exclusive",
+          ]),
         },
       ]);
       const [mount] = mounts;
@@ -607,7 +611,7 @@ describe.skipIf(cannotMount).each(names)(titleOf("%s", cannotMount), (name) => {
         );
       }
       expect(readFileSync(lines, "utf8")).toContain(
-        '"name":"CommittedQuotaInBytes","value":1048576,"unit":"bytes"',
+        '"name":"CommittedQuotaInBytes","value":1048570,"unit":"bytes"',
       );
       rmSync(file);
     });

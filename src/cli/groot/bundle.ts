@@ -10,6 +10,7 @@ import { commandOf } from "../../run/command.js";
 import { insideRoot } from "../../run/inside-root.js";
 import { RunFailure } from "../../run/request.js";
 import { findCommand } from "../../run/start-command.js";
+import { readImage } from "../../store/images.js";
 import { readMounts } from "../../sys/mountinfo.js";
 import { messageOf } from "../failure.js";
 import type { Caller } from "./caller.js";
@@ -23,6 +24,7 @@ export async function bundle(caller: Caller): Promise<void> {
   const [name = "", folder = ""] = args;
   const store = await openStoreOf(caller);
   const image = findStoredImage(store, name);
+  const state = readImage(store, image.id)?.state;
   const file = join(resolve(folder), "config.json");
   if (!isOurs(readMounts(), nameFromText(image.rootfs))) {
     throw new StoreFailure(`image ${image.id} is not mounted`, {
@@ -33,7 +35,12 @@ export async function bundle(caller: Caller): Promise<void> {
   const rootless = options.rootless === true || process.geteuid?.() !== 0;
   let config: object;
   try {
-    config = configOf(image, rootless, mapsOf(store.maps, rootless), caller);
+    config = configOf(
+      image,
+      rootless,
+      mapsOf({ uid: state?.uidMap ?? [], gid: state?.gidMap ?? [] }, rootless),
+      caller,
+    );
   } catch (cause) {
     if (!(cause instanceof RunFailure)) throw cause;
     throw new StoreFailure(`image ${image.id}: ${cause.message}`);
@@ -74,7 +81,7 @@ function configOf(
   });
 }
 
-/** The store's maps are those of the container's user namespace; without any, a user without privileges has one id. */
+/** The image's maps are those of the container's user namespace; without any, a user without privileges has one id. */
 function mapsOf(maps: Maps, rootless: boolean): Maps | undefined {
   if (maps.uid.length > 0 || maps.gid.length > 0) {
     return {
@@ -94,7 +101,7 @@ function isMapped(id: number, map: readonly IdRange[]): boolean {
 }
 
 function checkMapped(kind: string, id: number, map: readonly IdRange[]): void {
-  if (!isMapped(id, map)) throw new RunFailure(`${kind} ${id} is not in the store's id maps (--user 0 is)`);
+  if (!isMapped(id, map)) throw new RunFailure(`${kind} ${id} is not in the image's id maps (--user 0 is)`);
 }
 
 /** An id may have anything in it and be long; a host's name may not. */

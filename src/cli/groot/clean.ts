@@ -4,6 +4,7 @@ import { cleanStore } from "../../store/clean.js";
 import { measureVolumes as measureAgain } from "../../store/sizes.js";
 import { ExitCode } from "../failure.js";
 import { type Caller, say } from "./caller.js";
+import { sourceOf } from "./sources.js";
 import { StoreFailure, usage } from "./store-failure.js";
 import { measureStore, openStoreOf } from "./stored.js";
 
@@ -19,16 +20,31 @@ export async function clean(caller: Caller): Promise<void> {
     throw usage(`invalid config file: clean.threshold_mode is neither committed nor used`);
   }
   const store = await openStoreOf(caller);
+  const session = caller.log.session("groot-cleaning");
+  session.info("starting");
   const done = await metrics.time("ImageCleanTime", () =>
     cleanStore(store, {
       thresholdBytes: options.thresholdBytes ?? file.clean?.threshold_bytes ?? 0,
       mode,
-      keep: options.ignoreImage ?? file.clean?.ignore_images ?? [],
+      keep: (options.ignoreImage ?? file.clean?.ignore_images ?? []).flatMap((image) =>
+        namesOf(image, caller),
+      ),
       measure: metrics.measure,
     }),
   );
+  session.info("ending");
   say(done.cleaned ? "clean completed" : "threshold not reached: skipping clean");
   measureStore(caller, store);
+}
+
+/** The names under which the store may know an image: as it is written, and as create brings it into our form. */
+function namesOf(image: string, caller: Caller): string[] {
+  try {
+    return [image, sourceOf(image, caller)];
+  } catch {
+    // It is not there any more; its layers may be.
+    return [image];
+  }
 }
 
 export async function measureVolumes(caller: Caller): Promise<void> {

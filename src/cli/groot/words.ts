@@ -21,26 +21,26 @@ export function failureOf(cause: unknown, caller: Caller): StoreFailure {
   return new StoreFailure(`${caller.command}: ${messageOf(cause)}`, { cause, groot: messageOf(cause) });
 }
 
-function storeFailure({ kind, message }: StoreError, command: string): StoreFailure {
-  // What is refused here GrootFS would have taken, or removed.
-  if (command === "init-store" || command === "delete-store") return new StoreFailure(message);
-  switch (kind) {
-    case "not-initialised":
-      return new StoreFailure(message, {
-        exitCode: ExitCode.notFound,
-        groot: "Store path is not initialized. Please run init-store.",
-        hint: "imgfs init-store makes one",
-      });
-    case "bad-id":
-      return new StoreFailure(message, { exitCode: ExitCode.usage });
-    case "volume":
-      return new StoreFailure(message, {
-        groot: `making image: creating image: applying disk limits: ${message}`,
-      });
-    default:
-      return new StoreFailure(message);
+function storeFailure(cause: StoreError, command: string): StoreFailure {
+  const { kind } = cause;
+  const message = messageOf(cause);
+  const exitCode = exitCodes[kind];
+  const said = (groot: string): StoreFailure =>
+    new StoreFailure(message, { groot, cause, ...(exitCode === undefined ? {} : { exitCode }) });
+  // What these refuse GrootFS would have taken, or removed.
+  const isOfStore = command === "init-store" || command === "delete-store";
+  if ((kind === "not-initialised" || kind === "foreign") && !isOfStore) {
+    return said("Store path is not initialized. Please run init-store.");
   }
+  if (kind === "volume") return said(`making image: creating image: applying disk limits: ${message}`);
+  return said(message);
 }
+
+const exitCodes: Readonly<Partial<Record<StoreError["kind"], number>>> = {
+  "not-initialised": ExitCode.notFound,
+  absent: ExitCode.notFound,
+  "bad-id": ExitCode.usage,
+};
 
 function registryWords(cause: RegistryError, { command, args }: Caller): StoreFailure {
   const [image = ""] = args;
