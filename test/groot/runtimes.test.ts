@@ -1,6 +1,6 @@
 // runc and crun run what create has mounted: by the config.json of `imgfs bundle`, and by what create itself prints.
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import { userland } from "../e2e/make-image.js";
 import {
@@ -80,7 +80,6 @@ describe.skipIf(cannotMount).each(["runc", "crun"] as const)(titleOf("%s", canno
   it("runs in a user namespace with the store's maps", async () => {
     const maps = ["uid", "gid"].flatMap((kind) => [`--${kind}-mapping`, "0:100000:65536"]);
     store = await madeStore(...maps);
-    await succeed("chmod", ["-R", "o+x", store.path]);
     await store.say("imgfs", "create", `oci:${layout}`, "mapped");
     const bundle = scratch("bundle");
     await store.say("imgfs", "bundle", store.image("mapped"), bundle);
@@ -88,7 +87,7 @@ describe.skipIf(cannotMount).each(["runc", "crun"] as const)(titleOf("%s", canno
       expect(config.linux.uidMappings).toEqual([{ containerID: 0, hostID: 100_000, size: 65_536 }]);
       config.process.args = ["/bin/sh", "-c", "echo hello from $(/usr/bin/id -u); echo written > /written"];
     });
-    await openWay(store);
+    await openWay(store.image("mapped"));
     expect(await runBundle(runtime, bundle)).toMatchObject({ code: 0, stdout: "hello from 0\n" });
     expect(await succeed("stat", ["-c", "%u", store.image("mapped", "diff/written")])).toBe("100000\n");
   });
@@ -113,9 +112,9 @@ describe.skipIf(cannotMount).each(["runc", "crun"] as const)(titleOf("%s", canno
   });
 });
 
-/** Lets other ids pass to the root filesystem: the runtime's own process has one of them. */
-async function openWay({ path }: TestStore): Promise<void> {
-  for (let at = path; at !== "/tmp" && at !== "/"; at = join(at, "..")) await succeed("chmod", ["o+x", at]);
+/** Lets other ids pass to the root filesystem: the runtime's own process has one of them there. */
+async function openWay(path: string): Promise<void> {
+  for (let at = path; at !== "/tmp" && at !== "/"; at = dirname(at)) await succeed("chmod", ["o+x", at]);
 }
 
 describe.skipIf(cannotMount)(titleOf("imgfs bundle", cannotMount), () => {
