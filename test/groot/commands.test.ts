@@ -292,6 +292,51 @@ describe.skipIf(cannotMount).each(names)(titleOf("%s", cannotMount), (name) => {
     });
   });
 
+  describe("create of a damaged image", () => {
+    /** A layout whose one layer, or what is said of it, is changed. */
+    function damaged(change: (blob: string, data: Buffer) => Buffer): string {
+      const layer = layerTar([file("f", "as it was")]);
+      const layout = layoutOf(layer);
+      const blobs = join(layout, "blobs/sha256");
+      for (const name of readdirSync(blobs)) {
+        const path = join(blobs, name);
+        writeFileSync(path, change(name, readFileSync(path)));
+      }
+      return layout;
+    }
+    const isJson = (data: Buffer): boolean => data[0] === 0x7b;
+    const hex = "[0-9a-f]{64}";
+
+    it.each([
+      [
+        "size",
+        (data: Buffer) => Buffer.concat([data, Buffer.from("x")]),
+        /^layer size is different from the value in the manifest; expected: \d+, actual \d+\n$/,
+      ],
+      [
+        "digest",
+        (data: Buffer) => {
+          // The time in the header of gzip: what is packed stays whole.
+          data[4] = (data[4] as number) ^ 1;
+          return data;
+        },
+        new RegExp(`^layerID digest mismatch: expected: ${hex}, actual: ${hex}\\n$`),
+      ],
+    ])("names a wrong %s, and leaves nothing", async (_, change, words) => {
+      const store = await madeStore();
+      const layout = damaged((_name, data) => (isJson(data) ? data : change(data)));
+      const outcome = await store.call(name, "create", `oci://${layout}`, "x");
+      expect(outcome.code).toBe(1);
+      if (name === "grootfs") expect(outcome.stdout).toMatch(words);
+      else
+        expect(outcome).toMatchObject({
+          stdout: "",
+          stderr: expect.stringMatching(/^imgfs: create: [^\n]+\n$/),
+        });
+      expect(await store.say(name, "list")).toBe("Store empty\n");
+    });
+  });
+
   describe("create --without-mount", () => {
     it("prints a mount that mount(8) makes, with the quota in it", async () => {
       const store = await madeStore();
@@ -388,6 +433,17 @@ describe.skipIf(cannotMount).each(names)(titleOf("%s", cannotMount), (name) => {
         `path \`${outside}\` is outside store path Skipping delete.\n`,
       );
       expect(await newStore().say(name, "delete", "x")).toBe("Image `x` not found. Skipping delete.\n");
+    });
+
+    it("says when an image is in use, which keeps it", async () => {
+      const store = await madeStore();
+      await store.say(name, "create", small(), "x");
+      const script = `exec 3< '${store.image("x", "rootfs/etc/motd")}'; '${program(name)}' --store '${store.path}' delete x`;
+      const outcome = await run("sh", ["-c", script]);
+      const said = new RegExp(`deleting image path '${store.image("x")}' failed: [^\\n]*target is busy\\n$`);
+      expect(outcome.code).toBe(1);
+      expect(name === "grootfs" ? outcome.stdout : outcome.stderr).toMatch(said);
+      expect(readFileSync(store.image("x", "rootfs/etc/motd"), "utf8")).toBe("hello\n");
     });
 
     it("wants an id", async () => {
@@ -491,6 +547,28 @@ describe.skipIf(cannotMount).each(names)(titleOf("%s", cannotMount), (name) => {
       expect(await clean()).toBe("clean completed\n");
       expect(await clean("--threshold-mode", "committed")).toBe("clean completed\n");
       expect(await clean("--threshold-mode", "used")).toBe("threshold not reached: skipping clean\n");
+    });
+
+    it("waits three seconds for another clean, and no longer", async () => {
+      const store = await madeStore();
+      const lock = join(store.path, "locks/groot-gc-lock.lock");
+      const script = `exec 3> '${lock}'; flock 3; '${program(name)}' --store '${store.path}' clean 3>&-`;
+      const outcome = await run("sh", ["-c", script]);
+      expect(outcome).toMatchObject(
+        told(name, "timed out waiting for the 'groot-gc-lock' file lock after '3s'", 1),
+      );
+    });
+
+    it("keeps the layers of images that it is told to ignore", async () => {
+      const store = await madeStore();
+      const [kept, other] = [tarOf(file("kept", "1")), tarOf(file("other", "2"))];
+      for (const tar of [kept, other]) await store.say(name, "pull", tar);
+      const content = (): number => readdirSync(join(store.path, "content")).length;
+      const before = content();
+      await store.say(name, "clean", "--ignore-image", kept);
+      expect(content()).toBe(before / 2);
+      await store.say(name, "clean");
+      expect(content()).toBe(0);
     });
 
     it("refuses a negative threshold, and has nothing to do without a store", async () => {

@@ -3,12 +3,15 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import type { Caller } from "../../src/cli/groot/caller.js";
 import { goJson } from "../../src/cli/groot/go-json.js";
 import { goInt64 } from "../../src/cli/groot/go-texts.js";
 import { goWords } from "../../src/cli/groot/go-words.js";
 import { grootfsProgram } from "../../src/cli/groot/grootfs.js";
 import { lagerLevel, lagerLog } from "../../src/cli/groot/lager.js";
 import { envOf, specJson } from "../../src/cli/groot/spec.js";
+import { failureOf } from "../../src/cli/groot/words.js";
+import { RegistryError } from "../../src/oci/registry/errors.js";
 
 describe("the words of Go's flag package", () => {
   const read = (...words: string[]): string[] => goWords(grootfsProgram(), words);
@@ -67,6 +70,39 @@ describe("JSON as Go writes it", () => {
     expect(envOf({ config: { Env: ["A=1", 2, "B=<x>"] } })).toEqual(["A=1", "B=<x>"]);
     const empty = [undefined, {}, { config: null }, { config: { Env: null } }, { config: { Env: "A" } }];
     for (const config of empty) expect(envOf(config)).toEqual([]);
+  });
+});
+
+describe("layers that are not those of the manifest", () => {
+  const told = (message: string): string =>
+    failureOf(new Error(message), { command: "create" } as Caller).groot;
+
+  it("are told in GrootFS's words, and anything else in ours", () => {
+    const [a, b] = ["a", "b"].map((digit) => `sha256:${digit.repeat(64)}`);
+    expect(told(`layer 1 (${a}): digest mismatch: the bytes are ${b}, expected ${a}`)).toBe(
+      `layerID digest mismatch: expected: ${"a".repeat(64)}, actual: ${"b".repeat(64)}`,
+    );
+    expect(told(`layer 1 (${a}): diffID mismatch: the uncompressed bytes are ${b}, expected ${a}`)).toBe(
+      `diffID digest mismatch: expected: ${"a".repeat(64)}, actual: ${"b".repeat(64)}`,
+    );
+    expect(told("/l: layer 1: the blob has 5 bytes, the descriptor says 7")).toBe(
+      "layer size is different from the value in the manifest; expected: 7, actual 5",
+    );
+    expect(told("layer 1: damaged gzip data")).toBe("layer 1: damaged gzip data");
+  });
+
+  it("of registries are told as GrootFS tells them", () => {
+    const caller = { command: "create", args: ["docker://h:5000/a/b", "x"] } as unknown as Caller;
+    const of = (kind: ConstructorParameters<typeof RegistryError>[0]): string =>
+      failureOf(new RegistryError(kind, "h:5000: why"), caller).groot;
+    expect(of("insecure")).toBe(
+      "This registry is insecure. To pull images from this registry, please use the --insecure-registry option.",
+    );
+    for (const kind of ["absent", "unauthorized", "denied"] as const) {
+      expect(of(kind)).toBe("docker://h:5000/a/b does not exist or you do not have permissions to see it.");
+    }
+    expect(of("refused")).toBe("unable to retrieve auth token: invalid username/password");
+    expect(of("unreachable")).toBe("h:5000: why");
   });
 });
 

@@ -31,6 +31,19 @@ export function readMaps(
   return { uid, gid };
 }
 
+/**
+ * The maps of a new store for which nobody has named any: an ordinary user's shows root's files as the user's, without which
+ * nothing of an image could be changed; root's has none.
+ */
+export function defaultMaps(): Maps {
+  const uid = process.geteuid?.() ?? 0;
+  if (uid === 0) return { uid: [], gid: [] };
+  return {
+    uid: [{ image: 0, host: uid, count: 1 }],
+    gid: [{ image: 0, host: process.getegid?.() ?? uid, count: 1 }],
+  };
+}
+
 function parse(kind: "uid" | "gid", texts: readonly string[]): IdRange[] {
   let ranges: IdRange[] = [];
   for (const text of texts) {

@@ -5,6 +5,7 @@ import { storeSizes } from "../../store/sizes.js";
 import { initStore, openStore, type Store } from "../../store/store.js";
 import { ExitCode, messageOf } from "../failure.js";
 import type { Caller } from "./caller.js";
+import { defaultMaps } from "./maps.js";
 import { StoreFailure } from "./store-failure.js";
 
 export interface StoredImage {
@@ -20,11 +21,12 @@ export class ImageNotThere extends StoreFailure {}
 /** Opens the store; with `make` one that is missing or empty is made first. */
 export async function openStoreOf({ settings }: Caller, { make = false } = {}): Promise<Store> {
   const { store } = settings;
-  if (make && isEmpty(store)) await initStore(store, { uid: [], gid: [] });
+  if (make && isEmpty(store)) await initStore(store, defaultMaps());
   return openStore(store);
 }
 
-function isEmpty(path: string): boolean {
+/** True where a store can be made: there is no folder, or nothing in it. */
+export function isEmpty(path: string): boolean {
   return !existsSync(path) || readdirSync(path).length === 0;
 }
 

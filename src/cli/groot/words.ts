@@ -18,7 +18,26 @@ export function failureOf(cause: unknown, caller: Caller): StoreFailure {
     if (cause.cause !== undefined) return failureOf(cause.cause, caller);
     return new StoreFailure(messageOf(cause), { exitCode: cause.exitCode });
   }
-  return new StoreFailure(`${caller.command}: ${messageOf(cause)}`, { cause, groot: messageOf(cause) });
+  const message = messageOf(cause);
+  return new StoreFailure(`${caller.command}: ${message}`, {
+    cause,
+    groot: validationWords(message) ?? message,
+  });
+}
+
+/** What GrootFS says of a layer that is not the one of the manifest; undefined for anything else. */
+function validationWords(message: string): string | undefined {
+  const size = /the blob has (\d+) bytes, the descriptor says (\d+)/.exec(message);
+  if (size !== null) {
+    return `layer size is different from the value in the manifest; expected: ${size[2]}, actual ${size[1]}`;
+  }
+  const digest = /\b(digest|diffID) mismatch: the (?:uncompressed )?bytes are (\S+), expected (\S+)/.exec(
+    message,
+  );
+  if (digest === null) return undefined;
+  const kind = digest[1] === "digest" ? "layerID" : "diffID";
+  const hex = (text = ""): string => text.replace(/^sha256:/, "");
+  return `${kind} digest mismatch: expected: ${hex(digest[3])}, actual: ${hex(digest[2])}`;
 }
 
 function storeFailure(cause: StoreError, command: string): StoreFailure {
