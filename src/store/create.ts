@@ -30,7 +30,7 @@ import { type Lease, withLease } from "./lease.js";
 import { underLock } from "./locks.js";
 import { mountEntryOf, mountStored } from "./mounts.js";
 import { noteContent } from "./sources.js";
-import type { Measure, Store, StoreMaps } from "./store.js";
+import { giveToRootOf, type Measure, type Store, type StoreMaps } from "./store.js";
 
 export interface PullOptions {
   /** A reference, see oci/reference.ts. */
@@ -224,6 +224,7 @@ function publish(store: Store, lease: Lease, options: CreateOptions, contents: C
   fault("image.folder");
   for (const name of ["", "rootfs", "diff", "work"])
     mkdirSync(join(made, name), { mode: name === "" ? 0o700 : 0o755 });
+  giveToRootOf({ uid, gid }, made);
   writeState(made, state);
   fault("image.write");
   writeWhole(join(made, CONFIG_FILE), config);

@@ -9,7 +9,17 @@
 //   ingests/     downloads
 //   locks/       see locks.ts
 // Invariant: nothing has its name in content or images before it is whole.
-import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+} from "node:fs";
 import { join, resolve } from "node:path";
 import { makeFolders } from "../base/folders.js";
 import { type IdRange, parseIdMap } from "../daemon/id-maps.js";
@@ -67,7 +77,8 @@ export async function initStore(path: string, maps: StoreMaps): Promise<"made" |
   fault("init.maps");
   const text = { "uid-mappings": textOf(maps.uid), "gid-mappings": textOf(maps.gid) };
   writeWhole(join(root, MAPS_FILE), `${JSON.stringify(text)}\n`);
-  await ownIt(root);
+  chmodSync(root, 0o700);
+  for (const path of [root, join(root, "images")]) giveToRootOf(maps, path);
   fault("init.format");
   renameSync(join(root, BEGUN_FILE), join(root, FORMAT_FILE));
   return "made";
@@ -77,9 +88,14 @@ function isPart(name: string): boolean {
   return [BEGUN_FILE, MAPS_FILE, ...folders].some((part) => part === name) || name.startsWith(".new-");
 }
 
-async function ownIt(root: string): Promise<void> {
-  const { chmod } = await import("node:fs/promises");
-  await chmod(root, 0o700);
+/**
+ * Gives a folder to what the maps make of root, as GrootFS does: the root of a container in a user namespace with these maps
+ * has to pass it on the way to its root filesystem. Only root can give, and it needs no right of its own.
+ */
+export function giveToRootOf({ uid, gid }: StoreMaps, path: string): void {
+  if (process.geteuid?.() !== 0) return;
+  const [user, group] = [uid, gid].map((map) => map.find(({ image }) => image === 0)?.host);
+  if (user !== undefined || group !== undefined) chownSync(path, user ?? 0, group ?? 0);
 }
 
 function compareMaps(has: StoreMaps, wanted: StoreMaps): void {

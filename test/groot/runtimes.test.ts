@@ -87,7 +87,7 @@ describe.skipIf(cannotMount).each(["runc", "crun"] as const)(titleOf("%s", canno
       expect(config.linux.uidMappings).toEqual([{ containerID: 0, hostID: 100_000, size: 65_536 }]);
       config.process.args = ["/bin/sh", "-c", "echo hello from $(/usr/bin/id -u); echo written > /written"];
     });
-    await openWay(store.image("mapped"));
+    await openWay(dirname(store.path));
     expect(await runBundle(runtime, bundle)).toMatchObject({ code: 0, stdout: "hello from 0\n" });
     expect(await succeed("stat", ["-c", "%u", store.image("mapped", "diff/written")])).toBe("100000\n");
   });
