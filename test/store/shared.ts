@@ -1,8 +1,9 @@
 // Stores of tests, and what is done to them by processes of their own (driver.mjs).
-import { mkdirSync } from "node:fs";
+import { mkdirSync, readdirSync } from "node:fs";
 import { join, resolve } from "node:path";
+import { afterAll } from "vitest";
 import { initStore } from "../../src/store/store.js";
-import { run, scratch } from "../e2e/mounted.js";
+import { command, run, scratch } from "../e2e/mounted.js";
 import { type Layers, writeLayout } from "../e2e/oci-writer.js";
 import { layerTar } from "../e2e/tar-writer.js";
 
@@ -33,8 +34,20 @@ export async function act(
   return { ...(JSON.parse(stdout) as Omit<Done, "killed">), killed: false };
 }
 
+const stores: string[] = [];
+
+// What a failed test has left mounted.
+afterAll(async () => {
+  for (const store of stores) {
+    for (const id of readdirSync(join(store, "images"))) {
+      await run(command, ["umount", "-z", join(store, "images", id, "rootfs")]);
+    }
+  }
+});
+
 export async function newStore(): Promise<string> {
   const path = scratch("store");
+  stores.push(path);
   await initStore(path, { uid: [], gid: [] });
   return path;
 }
