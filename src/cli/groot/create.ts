@@ -90,14 +90,11 @@ export async function pull(caller: Caller): Promise<void> {
 
 /** How the layers are had and kept, for both commands. */
 function sourceOptions(caller: Caller, image: string, codec: Codec): object {
-  const { options, settings } = caller;
-  const skip = options.skipLayerValidation ?? settings.file.create?.skip_layer_validation ?? false;
+  const { platform } = caller.options;
   return {
     codec,
     registry: registryFor(image, caller),
-    // GrootFS skips it for layouts alone: what a registry sends is always compared.
-    skipLayerValidation: skip && /^oci:/i.test(image),
-    ...(options.platform === undefined ? {} : { platform: options.platform }),
+    ...(platform === undefined ? {} : { platform }),
   };
 }
 

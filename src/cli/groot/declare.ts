@@ -24,7 +24,6 @@ export interface StoreOptions {
   readonly quotaInodes?: number;
   readonly quotaErrno?: "EDQUOT" | "ENOSPC";
   readonly excludeImageFromQuota?: boolean;
-  readonly skipLayerValidation?: boolean;
   readonly insecureRegistry?: readonly string[];
   readonly username?: string;
   readonly password?: string;
@@ -118,10 +117,7 @@ export function addStoreCommands(root: Command, program: Program): void {
       )
       .option("--username <name>", "who logs in to the registry")
       .option("--password <password>", "with what; other users can see it in the list of processes")
-      .option(
-        "--skip-layer-validation",
-        "take layers of an oci:// source as they are, without their digests and sizes",
-      )
+      .option("--skip-layer-validation", "taken and ignored: layers are always compared with their digests")
       .addOption(new Option("--no-skip-layer-validation").hideHelp())
       .option(
         "--platform <os/arch[/variant]>",
