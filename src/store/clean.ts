@@ -32,9 +32,10 @@ export async function cleanStore(
   return withLease(store, async (lease) => {
     const options = { patience: PATIENCE, measure };
     const taken = await underLock(store.path, GC_LOCK, "exclusive", options, () => {
+      // Leases first: one that ends after they were read has given its content to an image by then.
       const needed = new Set([
-        ...usedContent(store),
         ...leasedContent(store),
+        ...usedContent(store),
         ...keep.flatMap((source) => contentOf(store, source)),
       ]);
       const names = [...contentSizes(store).keys()].filter((name) => !needed.has(name));

@@ -9,7 +9,7 @@ import { makeConfig } from "../oci/config.js";
 import { openSource } from "../oci/open.js";
 import type { RegistryOptions } from "../oci/registry/options.js";
 import type { ImageSource } from "../oci/source.js";
-import { deleteImage, takeOut } from "./delete.js";
+import { takeOut } from "./delete.js";
 import { StoreError } from "./errors.js";
 import { fault } from "./fault.js";
 import { syncFolder, writeWhole } from "./files.js";
@@ -123,10 +123,18 @@ export async function pullImage(store: Store, options: PullOptions): Promise<voi
 
 /** An id that is taken is refused before anything is fetched; what a dead process has left of one goes. */
 async function makeRoom(store: Store, lease: Lease, id: string): Promise<void> {
-  const found = readImage(store, id);
-  if (found === undefined) return;
-  if (!isAbandoned(store, found) || found.state.lease === lease.name) throw taken(id);
-  await deleteImage(store, id);
+  if (readImage(store, id) === undefined) return;
+  const left = (): boolean => {
+    const found = readImage(store, id);
+    if (found !== undefined && !isAbandoned(store, found)) throw taken(id);
+    return found !== undefined;
+  };
+  if (!left()) return;
+  await underLock(store.path, imageLock(id), "exclusive", {}, async () => {
+    // Somebody else may have made room before us, and the image too.
+    if (left()) await takeOut(store, lease, id);
+  });
+  rmSync(lease.path("deleted"), { recursive: true, force: true });
 }
 
 function taken(id: string): StoreError {

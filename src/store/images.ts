@@ -71,6 +71,7 @@ export interface StoredImage {
 export const STATE_FILE = "state.json";
 export const CONFIG_FILE = "image.json";
 const ID_MAX = 255;
+const READ_TRIES = 5;
 
 /** Throws StoreError for what cannot be an id. */
 export function checkId(id: string): void {
@@ -98,7 +99,7 @@ export function exclusiveLimit({ limitBytes, excludeImage, baseBytes }: ImageSta
 }
 
 /** An image by its id; undefined where there is none. Throws StoreError for one whose state cannot be read. */
-export function readImage(store: Store, id: string): StoredImage | undefined {
+export function readImage(store: Store, id: string, tries = READ_TRIES): StoredImage | undefined {
   const path = imagePath(store, id);
   // Nothing in a store is a symlink: one that is there was planted.
   if (lstatSync(path, { throwIfNoEntry: false })?.isDirectory() !== true) return undefined;
@@ -106,6 +107,9 @@ export function readImage(store: Store, id: string): StoredImage | undefined {
     const state = parse(State, JSON.parse(readFileSync(join(path, STATE_FILE), "utf8"))) as ImageState;
     return { id, path, rootfs: join(path, "rootfs"), state };
   } catch (cause) {
+    // Deleted meanwhile, and perhaps made anew: a folder has its state as long as it has its name.
+    const gone = (cause as NodeJS.ErrnoException).code === "ENOENT";
+    if (gone && tries > 1) return readImage(store, id, tries - 1);
     throw new StoreError("damaged", `image ${id}: ${STATE_FILE} cannot be read`, { cause });
   }
 }

@@ -1,7 +1,7 @@
 // Layers of an image in the store: each converted once, whoever asks for it at the same time.
 // Two processes never wait for each other's layers while they hold one: a process converts all layers whose lock is free,
 // gives each lock back when its blob has its name, and only then waits for those that others convert.
-import { renameSync, rmSync, statSync } from "node:fs";
+import { renameSync, rmSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { type Digest, digestHex } from "../base/digest.js";
@@ -162,24 +162,24 @@ class Ensurer {
             unnamed.push([layer, result]);
             return;
           }
-          this.publish(layer, path);
+          this.publish(layer, result);
           this.take(layer, result);
         },
       },
     );
     for (const [layer, result] of unnamed) {
       await lease.need([this.fileOf(result.diffId)], options);
-      this.publish(layer, result.path);
+      this.publish(layer, result);
       noteSource(this.store, image.layers[layer] as LayerSource, result.diffId);
       this.take(layer, result);
     }
   }
 
-  private publish(layer: number, path: string): void {
+  private publish(layer: number, { path, diffId }: BuiltLayer): void {
     const made = this.lease.path(`layer-${layer}`);
     fault("layer.publish");
-    // The same layer, from another source meanwhile, is the same bytes.
-    if (statSync(path, { throwIfNoEntry: false }) === undefined) renameSync(made, path);
+    // What is there is the same layer from another source meanwhile, the same bytes; or damaged, and then replaced.
+    if (summaryOfBlob(path, diffId, this.options.codec) === undefined) renameSync(made, path);
     else rmSync(made);
     this.locks.get(layer)?.release();
     this.locks.delete(layer);

@@ -18,7 +18,7 @@ import {
   writeSync,
 } from "node:fs";
 import { join } from "node:path";
-import { flockFd, LOCK_EX, LOCK_NB } from "../sys/files.js";
+import { flockFd, LOCK_EX, LOCK_NB, LOCK_SH } from "../sys/files.js";
 import { fault } from "./fault.js";
 import { underLock } from "./locks.js";
 import type { Measure, Store } from "./store.js";
@@ -107,10 +107,15 @@ export function isLive(store: Store, name: string): boolean {
   const fd = openLease(store, name);
   if (fd === undefined) return false;
   try {
-    return flockFd(fd, LOCK_EX | LOCK_NB) < 0;
+    return isHeld(fd);
   } finally {
     closeSync(fd);
   }
+}
+
+/** Shared: two that look at a dead lease at once do not take each other for its process. */
+function isHeld(fd: number): boolean {
+  return flockFd(fd, LOCK_SH | LOCK_NB) < 0;
 }
 
 function openLease(store: Store, name: string): number | undefined {
@@ -125,9 +130,16 @@ function openLease(store: Store, name: string): number | undefined {
 export function leasedContent(store: Store): Set<string> {
   const names = new Set<string>();
   for (const lease of readdirSync(join(store.path, "leases"))) {
-    if (!isLive(store, lease)) continue;
-    const text = readFileSync(join(store.path, "leases", lease), "utf8");
-    for (const name of text === "" ? [] : (JSON.parse(text) as string[])) names.add(name);
+    const fd = openLease(store, lease);
+    if (fd === undefined) continue;
+    try {
+      if (!isHeld(fd)) continue;
+      // By the descriptor: the name goes when the process is done.
+      const text = readFileSync(fd, "utf8");
+      for (const name of text === "" ? [] : (JSON.parse(text) as string[])) names.add(name);
+    } finally {
+      closeSync(fd);
+    }
   }
   return names;
 }

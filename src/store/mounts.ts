@@ -1,5 +1,6 @@
 // Mounts of a store's images: what each is mounted with, and taking one away.
-import { join } from "node:path";
+import { realpathSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { nameFromText } from "../base/bytes.js";
 import { MountFailure, mountDetached } from "../daemon/mount.js";
@@ -85,9 +86,14 @@ export async function mountStored(store: Store, image: StoredImage): Promise<voi
 const TRIES = 50;
 const PAUSE = 100;
 
+/** The rootfs of the image in folder `path` as the kernel names its mount: a store may be reached through symlinks. */
+export function mountpointOf(path: string): string {
+  return join(realpathSync(dirname(path)), basename(path), "rootfs");
+}
+
 /** Takes the mount of the image in folder `path` away, if there is one. Rejects with StoreError of kind `busy`. */
 export async function unmountImage(path: string): Promise<void> {
-  const rootfs = join(path, "rootfs");
+  const rootfs = mountpointOf(path);
   for (let tries = 1; isOurs(readMounts(), nameFromText(rootfs)); tries++) {
     fault("delete.unmount");
     try {

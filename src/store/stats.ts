@@ -8,6 +8,7 @@ import { costOfUpper } from "../overlay/quota/offline.js";
 import { readMounts } from "../sys/mountinfo.js";
 import { StoreError } from "./errors.js";
 import { exclusiveLimit, readImage, type StoredImage } from "./images.js";
+import { mountpointOf } from "./mounts.js";
 import type { Store } from "./store.js";
 
 /** All in bytes. */
@@ -36,7 +37,8 @@ export async function imageStats(store: Store, id: string): Promise<ImageStats> 
 }
 
 /** Of a mount its process knows; else the upper directory is counted. */
-async function writtenBytes({ path, rootfs }: StoredImage): Promise<number> {
+async function writtenBytes({ path }: StoredImage): Promise<number> {
+  const rootfs = mountpointOf(path);
   if (isOurs(readMounts(), nameFromText(rootfs))) {
     const control = await openControl(rootfs).catch(() => undefined);
     try {

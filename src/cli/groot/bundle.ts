@@ -11,6 +11,7 @@ import { insideRoot } from "../../run/inside-root.js";
 import { RunFailure } from "../../run/request.js";
 import { findCommand } from "../../run/start-command.js";
 import { readImage } from "../../store/images.js";
+import { mountpointOf } from "../../store/mounts.js";
 import { readMounts } from "../../sys/mountinfo.js";
 import { messageOf } from "../failure.js";
 import type { Caller } from "./caller.js";
@@ -26,7 +27,7 @@ export async function bundle(caller: Caller): Promise<void> {
   const image = findStoredImage(store, name);
   const state = readImage(store, image.id)?.state;
   const file = join(resolve(folder), "config.json");
-  if (!isOurs(readMounts(), nameFromText(image.rootfs))) {
+  if (!isOurs(readMounts(), nameFromText(mountpointOf(image.path)))) {
     throw new StoreFailure(`image ${image.id} is not mounted`, {
       hint: "create it without --without-mount",
     });
