@@ -2,11 +2,13 @@
 // the same slices of work on each in turn, A B B A. A third mount is like the first: what differs between these two is
 // what this machine makes of equals.
 //
-//   node bench/compare/quota.mjs [--rounds N] [--only sequential,...] [--set] [--strace] [--dir DIR]
+//   taskset -c 1 node bench/compare/quota.mjs [--rounds N] [--only sequential,...] [--set] [--strace] [--dir DIR]
 //
 // Prints for each workload, of all rounds, the median of quota to none: wall time of the slice, and processor time of the
-// thread that serves; in brackets the quartiles. --set has another thread set limits all the while. --strace counts system
-// calls of one slice on each mount in place of times. DIR is where the uppers are (default: TMPDIR). Needs root.
+// thread that serves; in brackets the quartiles. On one core, by taskset: on several the kernel puts whoever serves now
+// beside the caller and now elsewhere, which makes a factor of four between equals. --set has another thread set limits all
+// the while. --strace counts system calls of one slice on each mount in place of times. DIR is where the uppers are
+// (default: TMPDIR). Needs root.
 import { execFileSync, spawn, spawnSync } from "node:child_process";
 import {
   closeSync,
