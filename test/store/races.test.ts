@@ -1,14 +1,24 @@
 // What one process does to a store at a certain moment of another.
 import { execFileSync, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { cpSync, readdirSync, readFileSync, rmSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
+import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { checkStore } from "../../src/store/check.js";
 import { readImage } from "../../src/store/images.js";
 import { tryLock } from "../../src/store/locks.js";
 import { initStore, openStore } from "../../src/store/store.js";
-import { cannotMount, run, scratch, scratchDirectory, titleOf } from "../e2e/mounted.js";
+import { cannotMount, scratch, scratchDirectory, titleOf } from "../e2e/mounted.js";
 import { act, newLayout, newStore } from "./shared.js";
 
 async function until(done: () => boolean): Promise<void> {
@@ -33,7 +43,14 @@ describe("a moment of a store", () => {
     // Clean stops where it reads this image: twice for sizes, then under its lock.
     rmSync(state);
     execFileSync("mkfifo", [state]);
-    const feed = (): Promise<unknown> => run("sh", ["-c", `printf %s "$1" > "$2"`, "sh", text, state]);
+    // Each reader has a pipe of its own: of two writers to one pipe it could get both texts.
+    const feed = async (): Promise<void> => {
+      const pipe = await open(state, "w");
+      execFileSync("mkfifo", [`${state}.next`]);
+      renameSync(`${state}.next`, state);
+      await pipe.writeFile(text);
+      await pipe.close();
+    };
     const cleaning = act(store, ["clean"]);
     await feed();
     await feed();
