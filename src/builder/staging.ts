@@ -2,17 +2,9 @@
 // and renamed when all of them are complete, so a name without that prefix is always a whole file.
 // Invariant: after discard() the folder is as it was, but for what publish() has renamed.
 import { randomBytes } from "node:crypto";
-import {
-  closeSync,
-  fsyncSync,
-  openSync,
-  readdirSync,
-  renameSync,
-  rmdirSync,
-  rmSync,
-  writeSync,
-} from "node:fs";
+import { readdirSync, renameSync, rmdirSync, rmSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
+import { syncFolder, writeSynced } from "../base/durable.js";
 import { makeFolders } from "../base/folders.js";
 
 const temporaryName = /^\.tmp-(\d+)-/;
@@ -47,13 +39,7 @@ export class Staging {
 
   /** Makes a small file, complete and synced, to be published later. */
   write(name: string, bytes: Uint8Array): void {
-    const fd = openSync(this.temporary(name), "wx", 0o644);
-    try {
-      for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at);
-      fsyncSync(fd);
-    } finally {
-      closeSync(fd);
-    }
+    writeSynced(this.temporary(name), bytes, "wx", 0o644);
   }
 
   /** Gives a file its name, replacing one that is there, and returns its path. The file has been synced by its maker. */
@@ -66,12 +52,7 @@ export class Staging {
 
   /** Makes the renames durable. */
   sync(): void {
-    const fd = openSync(this.folder, "r");
-    try {
-      fsyncSync(fd);
-    } finally {
-      closeSync(fd);
-    }
+    syncFolder(this.folder);
   }
 
   /** Removes what was not published, and the folder when it was made here and is empty. */

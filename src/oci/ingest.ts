@@ -5,13 +5,10 @@
 import { createHash, type Hash } from "node:crypto";
 import {
   close,
-  closeSync,
   existsSync,
   fstatSync,
   fsync,
-  fsyncSync,
   ftruncate,
-  openSync,
   read,
   renameSync,
   rmSync,
@@ -21,6 +18,7 @@ import {
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { digestAlgorithm, type SourceDigest } from "../base/digest.js";
+import { syncFolder } from "../base/durable.js";
 import { errnoText } from "../base/errno.js";
 
 export type IngestFailure =
@@ -235,14 +233,4 @@ export async function receive(
 
 function algorithmOf(expected: SourceDigest | undefined): ReturnType<typeof digestAlgorithm> {
   return expected === undefined ? "sha256" : digestAlgorithm(expected);
-}
-
-/** Makes what was renamed in a folder durable. */
-export function syncFolder(path: string): void {
-  const fd = openSync(path, "r");
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
 }

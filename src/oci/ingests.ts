@@ -20,8 +20,9 @@ import {
 import { join } from "node:path";
 import * as v from "valibot";
 import { digestHex, type SourceDigest, sha256 } from "../base/digest.js";
+import { syncFolder } from "../base/durable.js";
 import { errnoText } from "../base/errno.js";
-import { dataName, Ingest, IngestError, type IngestPlace, type IngestWish, syncFolder } from "./ingest.js";
+import { dataName, Ingest, IngestError, type IngestPlace, type IngestWish } from "./ingest.js";
 
 /** flock(2), which Node does not have. A lock belongs to the open file and ends when it is closed. */
 export interface FileLocks {

@@ -1,11 +1,11 @@
 // What df says: the upper's filesystem, or for a read-only mount the image's size, all of it used.
 import type { Request, StatfsReply, Status } from "../fuse/operations.js";
+import { BLOCK } from "../quota/blocks.js";
 import { type Statfs, statfsFd } from "../sys/stat.js";
 import type { Quota } from "./quota/quota.js";
 import { NAME_MAX } from "./resolve.js";
 import type { OverlayState } from "./state.js";
 
-const BLOCK = 4096;
 /** FUSE STATFS. */
 export function statfs(m: OverlayState, _q: Request, out: StatfsReply): Status {
   out.namelen = NAME_MAX;

@@ -49,13 +49,6 @@ export function within(ranges: Ranges, start: number, end: number): Ranges {
   return withoutRange(withoutRange(ranges, 0, start), end, Infinity);
 }
 
-/** Blocks in the set. */
-export function countOf(ranges: Ranges): number {
-  let count = 0;
-  for (let i = 0; i < ranges.length; i += 2) count += (ranges[i + 1] as number) - (ranges[i] as number);
-  return count;
-}
-
 /**
  * The set with the two ranges that lie nearest to each other made one, until it has `most` at the most.
  */

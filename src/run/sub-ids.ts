@@ -18,6 +18,11 @@ export function subordinateRanges(
   });
 }
 
+/** Ranges of a file in that form that are this user's; none where it cannot be read. */
+export function ownSubordinateRanges(file: string): (readonly [first: number, count: number])[] {
+  return subordinateRanges(read(file), userName(), own().uid);
+}
+
 /** A map in which root is `own`, and the ids from 1 on are the ranges, one after the other. */
 export function mapOf(own: number, ranges: readonly (readonly [number, number])[]): MapLine[] {
   const lines: MapLine[] = [[0, own, 1]];
@@ -38,8 +43,8 @@ export function singleMaps(): NamespaceMaps {
 /** Root as this user, and the subordinate ids; undefined where this user has none of either kind. */
 export function subordinateMaps(): NamespaceMaps | undefined {
   const { uid, gid } = own();
-  const uids = subordinateRanges(read("/etc/subuid"), userName(), uid);
-  const gids = subordinateRanges(read("/etc/subgid"), userName(), uid);
+  const uids = ownSubordinateRanges("/etc/subuid");
+  const gids = ownSubordinateRanges("/etc/subgid");
   if (uids.length === 0 || gids.length === 0) return undefined;
   return { uids: mapOf(uid, uids), gids: mapOf(gid, gids) };
 }

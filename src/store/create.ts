@@ -1,6 +1,7 @@
 // Making images: layers and index into the store, then the image's folder by one rename, then its mount.
 import { mkdirSync, renameSync, rmSync } from "node:fs";
 import { basename, join } from "node:path";
+import { syncFolder } from "../base/durable.js";
 import type { BuildEvent, BuiltLayer } from "../builder/image.js";
 import { createUnpacking } from "../builder/unpacking.js";
 import type { IdRange } from "../daemon/id-maps.js";
@@ -12,7 +13,7 @@ import type { ImageSource } from "../oci/source.js";
 import { takeOut } from "./delete.js";
 import { StoreError } from "./errors.js";
 import { fault } from "./fault.js";
-import { syncFolder, writeWhole } from "./files.js";
+import { writeWhole } from "./files.js";
 import {
   CONFIG_FILE,
   checkId,

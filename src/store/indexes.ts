@@ -1,11 +1,11 @@
 // Merged indexes in the store, each by the layers it is of.
-import { closeSync, fsyncSync, openSync, renameSync, writeSync } from "node:fs";
+import { renameSync } from "node:fs";
 import { basename, join } from "node:path";
 import { digestHex } from "../base/digest.js";
+import { syncFolder, writeSynced } from "../base/durable.js";
 import { Image } from "../imgfs/image.js";
 import { indexSource, mergeLayers } from "../imgfs/merge.js";
 import { fault } from "./fault.js";
-import { syncFolder } from "./files.js";
 import type { Lease } from "./lease.js";
 import type { Store } from "./store.js";
 
@@ -23,7 +23,7 @@ export async function ensureIndex(store: Store, lease: Lease, blobs: readonly st
     if (isSound(path)) return path;
     const made = lease.path(basename(path));
     fault("index.write");
-    writeSynced(made, mergeLayers(layers));
+    writeSynced(made, mergeLayers(layers), "wx", 0o600);
     fault("index.publish");
     renameSync(made, path);
     syncFolder(join(store.path, "content"));
@@ -39,15 +39,5 @@ function isSound(path: string): boolean {
     return true;
   } catch {
     return false;
-  }
-}
-
-function writeSynced(path: string, bytes: Uint8Array): void {
-  const fd = openSync(path, "wx", 0o600);
-  try {
-    for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at);
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
   }
 }

@@ -6,7 +6,6 @@ import { randomBytes } from "node:crypto";
 import {
   closeSync,
   constants,
-  fstatSync,
   ftruncateSync,
   mkdirSync,
   openSync,
@@ -14,13 +13,12 @@ import {
   readFileSync,
   renameSync,
   rmSync,
-  statSync,
   writeSync,
 } from "node:fs";
 import { join } from "node:path";
 import { flockFd, LOCK_EX, LOCK_NB, LOCK_SH } from "../sys/files.js";
 import { fault } from "./fault.js";
-import { underLock } from "./locks.js";
+import { isStill, underLock } from "./locks.js";
 import type { Measure, Store } from "./store.js";
 
 /** The lock under which leases list content, shared, and `clean` looks at them. */
@@ -159,9 +157,4 @@ export function sweep(store: Store): void {
       closeSync(fd);
     }
   }
-}
-
-function isStill(path: string, fd: number): boolean {
-  const named = statSync(path, { throwIfNoEntry: false, bigint: true });
-  return named !== undefined && named.ino === fstatSync(fd, { bigint: true }).ino;
 }

@@ -41,7 +41,8 @@ export function tryLock(store: string, name: string, mode: LockMode): Lock | und
   }
 }
 
-function isStill(path: string, fd: number): boolean {
+/** True while the name is still the file that is open. */
+export function isStill(path: string, fd: number): boolean {
   const named = statSync(path, { throwIfNoEntry: false, bigint: true });
   return named !== undefined && named.ino === fstatSync(fd, { bigint: true }).ino;
 }

@@ -792,14 +792,14 @@ BEFORE_SETUP = {
 }  # fmt: skip
 
 
-def setup(mount, points):
-    """Mounts a new upper for each point, which kills the daemon or fails; the next mount is as ever."""
+def each_way(mount, points, once):
+    """Has a mount of its own killed, and fail, at each point."""
     base = mount.folder
     failures = []
     for number, (point, action) in enumerate((p, a) for p in points for a in ("kill", "EIO")):
         one = Mount(mount.cli, mount.image, os.path.join(base, str(number)), mount.form)
         try:
-            setup_once(one, point, action)
+            once(one, point, action)
         except Wrong as cause:
             failures.append(f"{point}:{action}: {cause}")
         finally:
@@ -807,6 +807,11 @@ def setup(mount, points):
     if failures:
         raise Wrong("\n".join(failures))
     return {"points": points}
+
+
+def setup(mount, points):
+    """Mounts a new upper for each point, which kills the daemon or fails; the next mount is as ever."""
+    return each_way(mount, points, setup_once)
 
 
 def setup_once(mount, point, action):
@@ -858,19 +863,7 @@ def setup_once(mount, point, action):
 
 def end(mount, points):
     """A mount whose last steps kill the daemon or fail: the next one knows what the upper costs all the same."""
-    base = mount.folder
-    failures = []
-    for number, (point, action) in enumerate((p, a) for p in points for a in ("kill", "EIO")):
-        one = Mount(mount.cli, mount.image, os.path.join(base, str(number)), mount.form)
-        try:
-            end_once(one, point, action)
-        except Wrong as cause:
-            failures.append(f"{point}:{action}: {cause}")
-        finally:
-            one.clean()
-    if failures:
-        raise Wrong("\n".join(failures))
-    return {"points": points}
+    return each_way(mount, points, end_once)
 
 
 def end_once(mount, point, action):

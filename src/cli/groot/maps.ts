@@ -1,9 +1,7 @@
 // Id maps of the store's commands: `NAMESPACE-ID:HOST-ID:SIZE`, repeatable, with GrootFS's refusals and those of
 // newuidmap(1).
-import { readFileSync } from "node:fs";
-import { userInfo } from "node:os";
 import { type IdRange, parseIdMap } from "../../daemon/id-maps.js";
-import { subordinateRanges } from "../../run/sub-ids.js";
+import { ownSubordinateRanges } from "../../run/sub-ids.js";
 import { messageOf } from "../failure.js";
 
 export interface Maps {
@@ -81,28 +79,12 @@ function checkOwn(kind: "uid" | "gid", ranges: readonly IdRange[], own: number, 
   if (!ranges.some(({ image, host, count }) => image === 0 && host === own && count === 1)) {
     throw new MappingError(`${kind} mappings: root must be mapped to its own id: 0:${own}:1`);
   }
-  const allowed = subordinateRanges(read(file), userName(), process.geteuid?.() ?? 0);
+  const allowed = ownSubordinateRanges(file);
   for (const { image, host, count } of ranges) {
     if (image === 0 && host === own && count === 1) continue;
     if (allowed.some(([first, size]) => host >= first && host + count <= first + size)) continue;
     throw new MappingError(
       `${kind} range [${image}-${image + count}) -> [${host}-${host + count}) not allowed`,
     );
-  }
-}
-
-function userName(): string | undefined {
-  try {
-    return userInfo().username;
-  } catch {
-    return undefined;
-  }
-}
-
-function read(file: string): string {
-  try {
-    return readFileSync(file, "latin1");
-  } catch {
-    return "";
   }
 }
