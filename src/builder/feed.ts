@@ -3,6 +3,8 @@
 // main thread never blocks, and receives no more while the ring is full.
 // Invariants: one writer, one reader; positions count bytes modulo 2**32; whoever changes a word wakes who waits for it.
 
+import { Stopped } from "./shared.js";
+
 const capacity = 4 << 20;
 /** Bytes that the reader takes at a time at most. */
 const maxPiece = 512 << 10;
@@ -79,7 +81,7 @@ export function* feedPieces(shared: SharedArrayBuffer): Generator<Uint8Array, vo
     const state = Atomics.load(words, Word.state);
     const read = Atomics.load(words, Word.read);
     const available = (Atomics.load(words, Word.written) - read) | 0;
-    if (state === State.failed) throw new Error("the bytes did not come");
+    if (state === State.failed) throw new Stopped("the bytes did not come");
     if (state === State.open && available < minPiece) {
       Atomics.wait(words, Word.events, events);
       continue;

@@ -4,6 +4,7 @@ import { closeSync, openSync, readSync } from "node:fs";
 import { digestAlgorithm, type SourceDigest } from "../base/digest.js";
 import type { FileBytes, LayerSource } from "../oci/source.js";
 import { feedPieces } from "./feed.js";
+import { Stopped } from "./shared.js";
 import { treeTar } from "./tree/stream.js";
 
 const inputChunk = 512 << 10;
@@ -41,7 +42,7 @@ export class Input {
 
   /** The next piece, which stays what it is until the next call. Throws when the source ends before its size. */
   next(): Uint8Array | undefined {
-    if (this.watch.isStopped()) throw new Error("stopped");
+    if (this.watch.isStopped()) throw new Stopped();
     const { value: piece } = this.pieces.next();
     if (piece === undefined) return undefined;
     this.hash.update(piece);

@@ -1,16 +1,17 @@
 // The worker thread that converts layers: one task at a time, until it is told to end. Errors cross as their message.
 // workerData is shared with pool.ts: a thread in the middle of a conversion hears no message.
-import { availableParallelism } from "node:os";
+import { availableParallelism, constants } from "node:os";
 import { parentPort, workerData } from "node:worker_threads";
 import { type ConvertedLayer, convertLayer, type LayerTask } from "./layer.js";
-import { Shared } from "./shared.js";
+import { Shared, Stopped } from "./shared.js";
 
 /** What a worker says; a task ends with `done` or `failed`. */
 export type WorkerMessage =
   | { readonly type: "progress"; readonly done: number }
   | { readonly type: "warning"; readonly message: string }
   | { readonly type: "done"; readonly layer: ConvertedLayer }
-  | { readonly type: "failed"; readonly message: string };
+  /** `isDamage` where the bytes are to blame, and not the disk or whoever ended the conversion. */
+  | { readonly type: "failed"; readonly message: string; readonly isDamage: boolean };
 
 export type WorkerRequest = { readonly type: "convert"; readonly task: LayerTask } | { readonly type: "end" };
 
@@ -42,6 +43,15 @@ port.on("message", (request: WorkerRequest) => {
   convertLayer(request.task, { onProgress, onWarning, isStopped, isCoreIdle }).then(
     (layer) => say({ type: "done", layer }),
     (cause: unknown) =>
-      say({ type: "failed", message: cause instanceof Error ? cause.message : String(cause) }),
+      say({
+        type: "failed",
+        message: cause instanceof Error ? cause.message : String(cause),
+        isDamage: isDamage(cause),
+      }),
   );
 });
+
+function isDamage(cause: unknown): boolean {
+  const { code = "" } = cause as NodeJS.ErrnoException;
+  return !(cause instanceof Stopped) && !(code in constants.errno);
+}

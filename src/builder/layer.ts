@@ -12,6 +12,7 @@ import type { LayerSource } from "../oci/source.js";
 import { compressionOf } from "./compression.js";
 import { Input, type InputWatch } from "./input.js";
 import { LayerTree } from "./layer-tree.js";
+import { Stopped } from "./shared.js";
 import type { TarMember } from "./tar/member.js";
 import { type TarHandler, TarReader } from "./tar/reader.js";
 
@@ -83,7 +84,7 @@ export async function convertLayer(task: LayerTask, watch: Watch = unwatched): P
         };
         for await (const chunk of open?.(next, watch.isCoreIdle) ?? pieces(next)) {
           // A short input may have no end of output.
-          if (watch.isStopped()) throw new Error("stopped");
+          if (watch.isStopped()) throw new Stopped();
           hash.update(chunk);
           tarSize += chunk.length;
           reader.write(chunk);

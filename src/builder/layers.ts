@@ -8,7 +8,7 @@ import { RegistryError } from "../oci/registry/errors.js";
 import type { ImageSource, LayerSource } from "../oci/source.js";
 import type { BlobSummary, BuildEvent, BuiltLayer } from "./image.js";
 import type { ConvertedLayer } from "./layer.js";
-import { convertAll, type PoolOptions } from "./pool.js";
+import { convertAll, LayerDamage, type PoolOptions } from "./pool.js";
 
 export interface ChosenLayers {
   /** Numbers of layers, 0 the lowest. */
@@ -21,13 +21,15 @@ export interface ChosenLayers {
 export interface ConvertHooks extends Pick<PoolOptions, "jobs" | "signal" | "threads"> {
   readonly onEvent: (event: BuildEvent) => void;
   readonly onDone: (layer: number, converted: ConvertedLayer) => void;
+  /** Called with a layer whose bytes have come and are not what they should be, before everything ends for it. */
+  readonly onDamage?: ((layer: number, cause: Error) => void) | undefined;
 }
 
 /** Converts the chosen layers. Throws one-line Errors that name the layer. */
 export async function convertChosen(
   image: ImageSource,
   { layers, target, codec }: ChosenLayers,
-  { jobs, signal, threads, onEvent, onDone }: ConvertHooks,
+  { jobs, signal, threads, onEvent, onDone, onDamage = () => {} }: ConvertHooks,
 ): Promise<void> {
   const numberOf = (task: number): number => layers[task] as number;
   const layerAt = (task: number): LayerSource => image.layers[numberOf(task)] as LayerSource;
@@ -36,7 +38,10 @@ export async function convertChosen(
     const id = layerAt(task).digest ?? layerAt(task).diffId;
     const place = image.place === undefined ? "" : `${image.place}: `;
     const subject = `${place}layer ${numberOf(task) + 1}${id === undefined ? "" : ` (${id})`}`;
-    return cause instanceof RegistryError ? cause.within(subject) : new Error(`${subject}: ${cause.message}`);
+    if (cause instanceof RegistryError) return cause.within(subject);
+    const failure = new Error(`${subject}: ${cause.message}`);
+    if (cause instanceof LayerDamage) onDamage(numberOf(task), failure);
+    return failure;
   };
   await convertAll(tasks, fault, {
     jobs,

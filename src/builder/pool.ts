@@ -14,6 +14,9 @@ import { Shared } from "./shared.js";
  */
 const baseOptions: WorkerOptions = { execArgv: [], resourceLimits: { maxYoungGenerationSizeMb: 16 } };
 
+/** A layer that is not what it should be: its bytes, or what is in them. */
+export class LayerDamage extends Error {}
+
 export interface PoolOptions {
   /** Workers at most; never more than there are tasks. */
   readonly jobs: number;
@@ -198,7 +201,7 @@ function runTask(
       }
       settle();
       if (message.type === "done") resolve(message.layer);
-      else reject(new Error(message.message));
+      else reject(new (message.isDamage ? LayerDamage : Error)(message.message));
     };
     const onError = (cause: unknown): void => {
       settle();

@@ -1,24 +1,11 @@
-// One download that may outlive who began it, as its writer sees it: bytes are added to what has arrived, and become a blob
+// One download that may outlive who began it, as its writer sees it: bytes are added to what has arrived, and the ingest ends
 // when size and digest are right. Which ingests there are is in ingests.ts.
-// Invariants: `data` is what has arrived, from the first byte on, and its length is the offset; a blob gets its name by one
-// rename, after it was synced; after an error the writer is closed, and what has arrived is there for the next one.
-import { createHash, type Hash } from "node:crypto";
-import {
-  close,
-  existsSync,
-  fstatSync,
-  fsync,
-  ftruncate,
-  read,
-  renameSync,
-  rmSync,
-  statSync,
-  write,
-} from "node:fs";
-import { dirname, join } from "node:path";
+// Invariants: `data` is what has arrived, from the first byte on, without gaps; after an error the writer is closed, and what
+// has arrived is there for the next one; nothing is published of bytes that are not those that were asked for.
+import { closeSync, fstatSync, ftruncateSync, read, rmSync, statSync, writev } from "node:fs";
+import { join } from "node:path";
 import { promisify } from "node:util";
-import { digestAlgorithm, type SourceDigest } from "../base/digest.js";
-import { syncFolder } from "../base/durable.js";
+import type { SourceDigest } from "../base/digest.js";
 import { errnoText } from "../base/errno.js";
 
 export type IngestFailure =
@@ -26,8 +13,6 @@ export type IngestFailure =
   | "unavailable"
   /** There is none of that ref, or it was aborted under its writer. */
   | "absent"
-  /** The blob is there already; the ingest is gone. */
-  | "exists"
   /** Size or digest are not those that were asked for; the ingest stays as it is. */
   | "mismatch"
   /** The disk, or wrong use. */
@@ -50,6 +35,9 @@ export interface IngestWish {
   readonly expected?: SourceDigest | undefined;
 }
 
+/** Steps that change the disk; each is announced right before it is made. */
+export type IngestStep = "make" | "write" | "commit" | "remove";
+
 /** An ingest that is locked for its writer. */
 export interface IngestPlace extends IngestWish {
   readonly ref: string;
@@ -59,42 +47,35 @@ export interface IngestPlace extends IngestWish {
   readonly fd: number;
   /** Runs a step while nobody else gives or takes names. */
   readonly locked: (step: () => void) => void;
+  readonly announce: (step: IngestStep) => void;
 }
 
 export const dataName = "data";
 
-const readChunk = 1 << 20;
+/** Bytes that are written at a time, and read. */
+const chunk = 1 << 20;
 
 /** Of descriptors and not of FileHandles: a lock belongs to a descriptor, and is taken where nothing may wait. */
-const file = {
-  read: promisify(read),
-  write: promisify(write),
-  truncate: promisify(ftruncate),
-  sync: promisify(fsync),
-  close: promisify(close),
-};
+const file = { read: promisify(read), writev: promisify(writev) };
 
 /** The one writer of an ingest. */
 export class Ingest {
   private readonly place: IngestPlace;
-  private hash: Hash;
-  private position = 0;
+  /** Bytes on disk. */
+  private stored: number;
+  /** Taken and not written yet; what a write under way has is not among them. */
+  private waiting: Uint8Array[] = [];
+  private waitingBytes = 0;
+  private writing: Promise<void> = Promise.resolve();
   private isClosed = false;
 
-  /** Reads what has arrived before, for the digest. More than there can be is dropped. */
-  static async resume(place: IngestPlace): Promise<Ingest> {
-    const { fd, total } = place;
-    if (total !== undefined && fstatSync(fd).size > total) await file.truncate(fd, 0);
-    const ingest = new Ingest(place);
-    await ingest.readInto(ingest.hash, (length) => {
-      ingest.position += length;
-    });
-    return ingest;
-  }
-
-  private constructor(place: IngestPlace) {
+  /** Goes on with what has arrived; more than there can be is dropped. */
+  constructor(place: IngestPlace) {
     this.place = place;
-    this.hash = createHash(algorithmOf(place.expected));
+    this.stored = fstatSync(place.fd).size;
+    if (place.total === undefined || this.stored <= place.total) return;
+    ftruncateSync(place.fd, 0);
+    this.stored = 0;
   }
 
   get ref(): string {
@@ -105,108 +86,108 @@ export class Ingest {
     return this.place.total;
   }
 
-  /** Bytes that have arrived: where a download goes on. */
+  /** Bytes that are on disk: where a download goes on. */
   get offset(): number {
-    return this.position;
+    return this.stored;
   }
 
-  /** Adds bytes. Throws an IngestError when they are more than the total, or the disk does not take them. */
-  async write(bytes: Uint8Array): Promise<void> {
-    this.refuseClosed();
-    const { fd, total } = this.place;
-    if (total !== undefined && this.position + bytes.length > total) {
-      await this.close();
-      throw this.failure("mismatch", `more than ${total} bytes`);
+  /** What has arrived before, in pieces that stay what they are until the next one. */
+  async *arrived(): AsyncGenerator<Uint8Array> {
+    const buffer = Buffer.allocUnsafe(chunk);
+    for (let at = 0; at < this.stored; ) {
+      const length = Math.min(chunk, this.stored - at);
+      const { bytesRead } = await file.read(this.place.fd, buffer, 0, length, at);
+      if (bytesRead === 0) throw this.failure("failed", `${at} bytes are left of ${this.stored}`);
+      yield buffer.subarray(0, bytesRead);
+      at += bytesRead;
     }
-    try {
-      for (let done = 0; done < bytes.length; ) {
-        const { bytesWritten } = await file.write(fd, bytes, done, bytes.length - done, this.position + done);
-        done += bytesWritten;
-      }
-    } catch (cause) {
-      await this.close();
-      throw this.ofDisk(cause);
-    }
-    this.hash.update(bytes);
-    this.position += bytes.length;
-  }
-
-  /** Drops what has arrived: it is not what the source has. */
-  async reset(): Promise<void> {
-    this.refuseClosed();
-    await file.truncate(this.place.fd, 0);
-    this.position = 0;
-    this.hash = createHash(algorithmOf(this.place.expected));
   }
 
   /**
-   * Makes the file `target`, on the same filesystem, of what has arrived, if size and digest are those that were asked
-   * for, here or at the start. Throws an IngestError: `mismatch` leaves the ingest as it is, `exists` ends it.
+   * Adds bytes, which must not change afterwards: they are written behind, see {@link flush}. Throws an IngestError when
+   * they are more than the total, when the disk does not take what came before them, or when it was aborted.
    */
-  async commit(target: string, wish: IngestWish = {}): Promise<SourceDigest> {
+  async write(bytes: Uint8Array): Promise<void> {
     this.refuseClosed();
-    const size = wish.total ?? this.place.total;
-    const expected = wish.expected ?? this.place.expected;
+    this.waiting.push(bytes);
+    this.waitingBytes += bytes.length;
+    if (this.waitingBytes < chunk) return;
+    await this.writing;
+    this.writing = this.writeWaiting();
+    // It is awaited by the next one; no failure of it may count as unhandled until then.
+    this.writing.catch(() => {});
+  }
+
+  /** Resolves when everything that was taken is on disk. Throws as {@link write}. */
+  async flush(): Promise<void> {
+    this.refuseClosed();
+    await this.writing;
+    this.writing = this.writeWaiting();
+    await this.writing;
+  }
+
+  private async writeWaiting(): Promise<void> {
+    const { fd, total, announce } = this.place;
+    let rest = this.waiting;
+    const length = this.waitingBytes;
+    this.waiting = [];
+    this.waitingBytes = 0;
     try {
-      if (size !== undefined && size !== this.position) {
-        throw this.failure("mismatch", `${this.position} bytes have arrived, expected ${size}`);
+      if (total !== undefined && this.stored + length > total) {
+        throw this.failure("mismatch", `more than ${total} bytes`);
       }
-      const digest = await this.digestBy(expected);
+      while (rest.length > 0) {
+        announce("write");
+        const { bytesWritten } = await file.writev(fd, rest, this.stored);
+        this.stored += bytesWritten;
+        rest = after(rest, bytesWritten);
+      }
+      if (this.isAborted()) throw this.failure("absent", "it was aborted");
+    } catch (cause) {
+      this.close();
+      throw cause instanceof IngestError ? cause : this.ofDisk(cause);
+    }
+  }
+
+  /**
+   * Ends it, where what has arrived has the size and `digest` is the one that was asked for: runs `publish`, which gives its
+   * name to what was made of the bytes, and removes them. Throws an IngestError: `mismatch` leaves the ingest as it is,
+   * `absent` was aborted; and what `publish` throws. The writer is closed in any case.
+   */
+  commit(digest: SourceDigest, publish: () => void): void {
+    this.refuseClosed();
+    const { total, expected, locked, path, announce } = this.place;
+    try {
+      if (this.waitingBytes > 0) throw this.failure("failed", "not everything is written");
+      if (total !== undefined && total !== this.stored) {
+        throw this.failure("mismatch", `${this.stored} bytes have arrived, expected ${total}`);
+      }
       if (expected !== undefined && digest !== expected) {
         throw this.failure("mismatch", `digest mismatch: the bytes are ${digest}, expected ${expected}`);
       }
-      await file.sync(this.place.fd);
-      this.place.locked(() => this.publish(target));
-      return digest;
-    } catch (cause) {
-      throw cause instanceof IngestError ? cause : this.ofDisk(cause);
+      locked(() => {
+        if (this.isAborted()) throw this.failure("absent", "it was aborted");
+        announce("commit");
+        publish();
+        announce("remove");
+        rmSync(path, { recursive: true, force: true });
+      });
     } finally {
-      await this.close();
+      this.close();
     }
   }
 
-  /** Lets go of it; what has arrived stays. */
-  async close(): Promise<void> {
+  /** Lets go of it; what is on disk stays. */
+  close(): void {
     if (this.isClosed) return;
     this.isClosed = true;
-    await file.close(this.place.fd);
+    closeSync(this.place.fd);
   }
 
-  private publish(target: string): void {
-    const { path, fd } = this.place;
-    const data = join(path, dataName);
-    const there = statSync(data, { throwIfNoEntry: false });
-    // Aborted, perhaps begun anew by somebody else: what is there is not what was checked.
-    if (there === undefined || there.ino !== fstatSync(fd).ino)
-      throw this.failure("absent", "it was aborted");
-    if (existsSync(target)) {
-      rmSync(path, { recursive: true, force: true });
-      throw this.failure("exists", `${target} is there already`);
-    }
-    renameSync(data, target);
-    syncFolder(dirname(target));
-    rmSync(path, { recursive: true, force: true });
-  }
-
-  private async digestBy(expected: SourceDigest | undefined): Promise<SourceDigest> {
-    const algorithm = algorithmOf(expected);
-    let hash = this.hash.copy();
-    if (algorithm !== algorithmOf(this.place.expected)) {
-      hash = createHash(algorithm);
-      await this.readInto(hash, () => {});
-    }
-    return `${algorithm}:${hash.digest("hex")}` as SourceDigest;
-  }
-
-  private async readInto(hash: Hash, onRead: (length: number) => void): Promise<void> {
-    const buffer = Buffer.allocUnsafe(readChunk);
-    for (let at = 0; ; ) {
-      const { bytesRead } = await file.read(this.place.fd, buffer, 0, buffer.length, at);
-      if (bytesRead === 0) return;
-      hash.update(buffer.subarray(0, bytesRead));
-      at += bytesRead;
-      onRead(bytesRead);
-    }
+  /** Aborted, perhaps begun anew by somebody else: what is there is not what was written here. */
+  private isAborted(): boolean {
+    const there = statSync(join(this.place.path, dataName), { throwIfNoEntry: false, bigint: true });
+    return there === undefined || there.ino !== fstatSync(this.place.fd, { bigint: true }).ino;
   }
 
   private refuseClosed(): void {
@@ -222,15 +203,15 @@ export class Ingest {
   }
 }
 
-/** Receives what is missing. `open` gives the bytes from a position on; where it throws, what has arrived stays. */
-export async function receive(
-  ingest: Ingest,
-  open: (from: number) => AsyncIterable<Uint8Array>,
-): Promise<void> {
-  if (ingest.total !== undefined && ingest.offset >= ingest.total) return;
-  for await (const piece of open(ingest.offset)) await ingest.write(piece);
-}
-
-function algorithmOf(expected: SourceDigest | undefined): ReturnType<typeof digestAlgorithm> {
-  return expected === undefined ? "sha256" : digestAlgorithm(expected);
+/** What is left of pieces when the first `length` bytes of them are written. */
+function after(pieces: readonly Uint8Array[], length: number): Uint8Array[] {
+  let done = length;
+  const first = pieces.findIndex((piece) => {
+    if (done < piece.length) return true;
+    done -= piece.length;
+    return false;
+  });
+  if (first < 0) return [];
+  const [cut, ...rest] = pieces.slice(first) as [Uint8Array, ...Uint8Array[]];
+  return [cut.subarray(done), ...rest];
 }

@@ -2,34 +2,43 @@
 // it stopped, also in a later process, and can be aborted on demand.
 // On disk: FOLDER/<sha256 of the ref>/{ingest.json,data}, and FOLDER/lock, which is held for each step that gives or takes
 // a name, and never while bytes come.
-// Invariants: a folder with a name is complete; an ingest has one writer, by flock on `data`, which its death frees.
+// Invariants: a folder with a name is complete; an ingest has one writer, by flock on `data`, which its death frees; a symlink
+// is never followed. Nothing is synced: what a crash of the machine damages has another digest, and begins anew.
 import { randomBytes } from "node:crypto";
 import {
   closeSync,
-  existsSync,
-  fsyncSync,
+  constants,
+  fstatSync,
+  lstatSync,
   mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
   renameSync,
   rmSync,
-  statSync,
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
 import { digestHex, type SourceDigest, sha256 } from "../base/digest.js";
-import { syncFolder } from "../base/durable.js";
 import { errnoText } from "../base/errno.js";
-import { dataName, Ingest, IngestError, type IngestPlace, type IngestWish } from "./ingest.js";
+import {
+  dataName,
+  Ingest,
+  IngestError,
+  type IngestPlace,
+  type IngestStep,
+  type IngestWish,
+} from "./ingest.js";
 
-/** flock(2), which Node does not have. A lock belongs to the open file and ends when it is closed. */
-export interface FileLocks {
-  /** Waits for the exclusive lock. */
+/** What the place of the ingests has, and Node does not. */
+export interface IngestHost {
+  /** Waits for the exclusive flock(2) of an open file, which ends when that is closed. */
   readonly wait: (fd: number) => void;
   /** Takes it if nobody has it. */
   readonly take: (fd: number) => boolean;
+  /** Called before each step that changes the disk; what it throws, the step has failed with. */
+  readonly announce: (step: IngestStep) => void;
 }
 
 export interface IngestStatus {
@@ -61,16 +70,17 @@ const lockName = "lock";
 const fresh = ".new-";
 /** Bytes of a ref. */
 const maxRef = 4096;
+const { O_RDONLY, O_RDWR, O_CREAT, O_NOFOLLOW, O_NONBLOCK } = constants;
 
 /** The ingests of one folder. */
 export class Ingests {
   readonly folder: string;
-  private readonly locks: FileLocks;
+  private readonly host: IngestHost;
 
   /** Makes the folder, for its owner alone, if it is not there. */
-  constructor(folder: string, locks: FileLocks) {
+  constructor(folder: string, host: IngestHost) {
     this.folder = folder;
-    this.locks = locks;
+    this.host = host;
     mkdirSync(folder, { recursive: true, mode: 0o700 });
   }
 
@@ -78,14 +88,11 @@ export class Ingests {
    * The writer of an ingest, which is made if there is none of that ref. One that is there goes on, or begins anew where
    * its total or digest is another than now. Throws an IngestError: `unavailable` while another writer has it.
    */
-  async open(ref: string, wish: IngestWish = {}): Promise<Ingest> {
-    const place = this.locked(() => this.begin(ref, wish));
-    try {
-      return await Ingest.resume(place);
-    } catch (cause) {
-      closeSync(place.fd);
-      throw cause;
+  open(ref: string, wish: IngestWish = {}): Ingest {
+    if (ref === "" || Buffer.byteLength(ref) > maxRef) {
+      throw new IngestError("failed", ref.slice(0, 80), `a ref has 1 to ${maxRef} bytes`);
     }
+    return this.locked(() => this.begin(ref, wish));
   }
 
   /** What is known of one ref; undefined where there is no ingest. */
@@ -96,21 +103,43 @@ export class Ingests {
   /** Every ingest, in the order of their refs. */
   list(): IngestStatus[] {
     return this.locked(() =>
-      readdirSync(this.folder)
-        .filter((name) => /^[0-9a-f]{64}$/.test(name))
-        .map((name) => this.look(join(this.folder, name)))
+      this.paths()
+        .map((path) => this.look(path))
         .filter((one) => one !== undefined)
         .sort((a, b) => (a.ref < b.ref ? -1 : 1)),
     );
   }
 
-  /** Removes an ingest and what has arrived of it, also under a writer, whose commit then fails. */
+  /** Removes an ingest and what has arrived of it, also under a writer, who is told at its next step. */
   abort(ref: string): void {
     this.locked(() => {
       const path = this.pathOf(ref);
-      if (!existsSync(path)) throw new IngestError("absent", ref, "there is none");
-      rmSync(path, { recursive: true, force: true });
+      if (lstatSync(path, { throwIfNoEntry: false }) === undefined) {
+        throw new IngestError("absent", ref, "there is none");
+      }
+      this.remove(path);
     });
+  }
+
+  /** Removes those that nobody is at and that nothing was added to since `time`, and what is none. */
+  expire(time: Date): void {
+    this.locked(() => {
+      for (const path of this.paths()) {
+        const status = this.look(path);
+        if (status === undefined || (!status.isActive && status.updatedAt < time)) this.remove(path);
+      }
+    });
+  }
+
+  private paths(): string[] {
+    return readdirSync(this.folder)
+      .filter((name) => name !== lockName)
+      .map((name) => join(this.folder, name));
+  }
+
+  private remove(path: string): void {
+    this.host.announce("remove");
+    rmSync(path, { recursive: true, force: true });
   }
 
   /**
@@ -118,11 +147,11 @@ export class Ingests {
    * step does not wait for anything: a thread that waits here lets nothing else of its process run.
    */
   private locked<T>(step: () => T): T {
-    const lock = openSync(join(this.folder, lockName), "a", 0o600);
+    const lock = openSync(join(this.folder, lockName), O_RDWR | O_CREAT | O_NOFOLLOW, 0o600);
     try {
-      this.locks.wait(lock);
+      this.host.wait(lock);
       for (const name of readdirSync(this.folder)) {
-        if (name.startsWith(fresh)) rmSync(join(this.folder, name), { recursive: true, force: true });
+        if (name.startsWith(fresh)) this.remove(join(this.folder, name));
       }
       return step();
     } finally {
@@ -130,10 +159,7 @@ export class Ingests {
     }
   }
 
-  private begin(ref: string, { total, expected }: IngestWish): IngestPlace {
-    if (ref === "" || Buffer.byteLength(ref) > maxRef) {
-      throw new IngestError("failed", ref.slice(0, 80), `a ref has 1 to ${maxRef} bytes`);
-    }
+  private begin(ref: string, { total, expected }: IngestWish): Ingest {
     const path = this.pathOf(ref);
     const known = readNote(path, ref);
     if (known === undefined || differs(known, { total, expected })) {
@@ -141,16 +167,26 @@ export class Ingests {
       rmSync(path, { recursive: true, force: true });
       this.make(path, { version: 1, ref, total, expected, startedAt: new Date().toISOString() });
     }
-    const fd = openSync(join(path, dataName), "r+");
-    if (!this.locks.take(fd)) {
+    const fd = openPlain(join(path, dataName), O_RDWR);
+    try {
+      if (!this.host.take(fd)) throw taken(ref);
+      const place: IngestPlace = {
+        ref,
+        path,
+        fd,
+        total: total ?? known?.total,
+        expected: expected ?? known?.expected,
+        locked: (step) => this.locked(step),
+        announce: this.host.announce,
+      };
+      if (known !== undefined && (known.total !== place.total || known.expected !== place.expected)) {
+        writeNote(path, { ...known, total: place.total, expected: place.expected });
+      }
+      return new Ingest(place);
+    } catch (cause) {
       closeSync(fd);
-      throw taken(ref);
+      throw cause;
     }
-    const note = { total: total ?? known?.total, expected: expected ?? known?.expected };
-    if (known !== undefined && (known.total !== note.total || known.expected !== note.expected)) {
-      writeNote(path, { ...known, ...note });
-    }
-    return { ref, path, fd, ...note, locked: (step) => this.locked(step) };
   }
 
   private pathOf(ref: string): string {
@@ -159,17 +195,17 @@ export class Ingests {
 
   private make(path: string, note: Note): void {
     const made = join(this.folder, `${fresh}${randomBytes(6).toString("hex")}`);
+    this.host.announce("make");
     mkdirSync(made, { mode: 0o700 });
     writeFileSync(join(made, dataName), "", { mode: 0o600 });
     writeNote(made, note);
     renameSync(made, path);
-    syncFolder(this.folder);
   }
 
   private isActive(path: string): boolean {
-    const fd = openSync(join(path, dataName), "r");
+    const fd = openPlain(join(path, dataName), O_RDONLY);
     try {
-      return !this.locks.take(fd);
+      return !this.host.take(fd);
     } finally {
       closeSync(fd);
     }
@@ -177,8 +213,8 @@ export class Ingests {
 
   private look(path: string): IngestStatus | undefined {
     const note = readNote(path);
-    if (note === undefined) return undefined;
-    const { size, mtime } = statSync(join(path, dataName));
+    if (note === undefined || this.pathOf(note.ref) !== path) return undefined;
+    const { size, mtime } = lstatSync(join(path, dataName));
     return {
       ref: note.ref,
       offset: size,
@@ -203,30 +239,34 @@ function differs(known: Note, { total, expected }: IngestWish): boolean {
   );
 }
 
-/** What is noted of an ingest; undefined where there is none, or one that a crash of the machine has damaged. */
+/** What is noted of an ingest; undefined where there is none, or one that is damaged. */
 function readNote(path: string, ref?: string): Note | undefined {
   let value: unknown;
   try {
-    value = JSON.parse(readFileSync(join(path, noteName), "utf8"));
+    if (!lstatSync(path).isDirectory() || !lstatSync(join(path, dataName)).isFile()) return undefined;
+    const fd = openPlain(join(path, noteName), O_RDONLY);
+    try {
+      if (!fstatSync(fd).isFile()) return undefined;
+      value = JSON.parse(readFileSync(fd, "utf8"));
+    } finally {
+      closeSync(fd);
+    }
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException;
-    if (cause instanceof SyntaxError || code === "ENOENT" || code === "ENOTDIR") return undefined;
+    if (cause instanceof SyntaxError || code === "ENOENT" || code === "ELOOP") return undefined;
     throw new IngestError("failed", ref ?? path, errnoText(code ?? "EIO"));
   }
   const parsed = v.safeParse(Note, value);
   if (!parsed.success || (ref !== undefined && parsed.output.ref !== ref)) return undefined;
-  return existsSync(join(path, dataName)) ? (parsed.output as Note) : undefined;
+  return parsed.output as Note;
+}
+
+function openPlain(path: string, flags: number): number {
+  return openSync(path, flags | O_NOFOLLOW | O_NONBLOCK);
 }
 
 function writeNote(path: string, note: Note): void {
   const made = join(path, `${fresh}${noteName}`);
-  const fd = openSync(made, "w", 0o600);
-  try {
-    writeFileSync(fd, JSON.stringify(note));
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
+  writeFileSync(made, JSON.stringify(note), { mode: 0o600 });
   renameSync(made, join(path, noteName));
-  syncFolder(path);
 }

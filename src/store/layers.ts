@@ -11,6 +11,7 @@ import { builtLayer, convertChosen, reusedLayer, summaryOfBlob } from "../builde
 import type { Codec } from "../imgfs/codec.js";
 import { blobFile } from "../imgfs/folder.js";
 import type { ImageSource, LayerSource } from "../oci/source.js";
+import { Downloads } from "./downloads.js";
 import { fault } from "./fault.js";
 import type { Lease } from "./lease.js";
 import { type Lock, takeLock, tryLock } from "./locks.js";
@@ -46,6 +47,7 @@ class Ensurer {
   private readonly options: LayerOptions;
   private readonly built: (BuiltLayer | undefined)[];
   private readonly locks = new Map<number, Lock>();
+  private readonly downloads: Downloads | undefined;
 
   constructor(store: Store, lease: Lease, image: ImageSource, options: LayerOptions) {
     this.store = store;
@@ -53,6 +55,7 @@ class Ensurer {
     this.image = image;
     this.options = options;
     this.built = image.layers.map(() => undefined);
+    this.downloads = image.fetch === undefined ? undefined : new Downloads(store, image.fetch);
   }
 
   async run(): Promise<BuiltLayer[]> {
@@ -139,19 +142,28 @@ class Ensurer {
     lock.release();
   }
 
+  /** Converts layers; where what was left of an earlier download is to blame, some of them are not there afterwards. */
   private async convert(layers: readonly number[]): Promise<void> {
-    const { image, options, lease } = this;
+    const { image, options, lease, downloads } = this;
     const target = (layer: number): string => lease.path(`layer-${layer}`);
     const unnamed: [number, BuiltLayer][] = [];
     const jobs = Math.max(1, Math.min(availableParallelism(), MOST_JOBS, layers.length));
-    await convertChosen(
-      image,
+    let isWorthAnother = false;
+    const converting = convertChosen(
+      downloads === undefined
+        ? image
+        : { ...image, fetch: (bytes, signal) => downloads.fetch(bytes, signal) },
       { layers, target, codec: options.codec },
       {
         jobs,
         signal: options.signal,
         threads: undefined,
         onEvent: options.onEvent,
+        onDamage: (layer, cause) => {
+          isWorthAnother = downloads?.reject(image.layers[layer] as LayerSource) ?? false;
+          if (isWorthAnother)
+            options.onEvent({ type: "retry", message: `${cause.message}; from the start again` });
+        },
         onDone: (layer, converted) => {
           const source = image.layers[layer] as LayerSource;
           const path = this.pathOf(converted.diffId);
@@ -167,6 +179,9 @@ class Ensurer {
         },
       },
     );
+    await converting.catch((cause: unknown) => {
+      if (!isWorthAnother) throw cause;
+    });
     for (const [layer, result] of unnamed) {
       await lease.need([this.fileOf(result.diffId)], options);
       this.publish(layer, result);
@@ -175,12 +190,17 @@ class Ensurer {
     }
   }
 
-  private publish(layer: number, { path, diffId }: BuiltLayer): void {
+  private publish(layer: number, { path, diffId, digest }: BuiltLayer): void {
     const made = this.lease.path(`layer-${layer}`);
-    fault("layer.publish");
-    // What is there is the same layer from another source meanwhile, the same bytes; or damaged, and then replaced.
-    if (summaryOfBlob(path, diffId, this.options.codec) === undefined) renameSync(made, path);
-    else rmSync(made);
+    const giveName = (): void => {
+      fault("layer.publish");
+      // What is there is the same layer from another source meanwhile, the same bytes; or damaged, and then replaced.
+      if (summaryOfBlob(path, diffId, this.options.codec) === undefined) renameSync(made, path);
+      else rmSync(made);
+    };
+    const source = this.image.layers[layer] as LayerSource;
+    if (this.downloads === undefined || digest === undefined) giveName();
+    else this.downloads.commit(source, digest, giveName);
     this.locks.get(layer)?.release();
     this.locks.delete(layer);
   }
