@@ -68,6 +68,8 @@ export class Ingest {
   private waitingBytes = 0;
   private writing: Promise<void> = Promise.resolve();
   private isClosed = false;
+  /** What a write behind has failed with. */
+  private failed: IngestError | undefined;
 
   /** Goes on with what has arrived; more than there can be is dropped. */
   constructor(place: IngestPlace) {
@@ -144,8 +146,9 @@ export class Ingest {
       }
       if (this.isAborted()) throw this.failure("absent", "it was aborted");
     } catch (cause) {
+      this.failed = cause instanceof IngestError ? cause : this.ofDisk(cause);
       this.close();
-      throw cause instanceof IngestError ? cause : this.ofDisk(cause);
+      throw this.failed;
     }
   }
 
@@ -156,7 +159,7 @@ export class Ingest {
    */
   commit(digest: SourceDigest, publish: () => void): void {
     this.refuseClosed();
-    const { total, expected, locked, path, announce } = this.place;
+    const { total, expected, locked, announce } = this.place;
     try {
       if (this.waitingBytes > 0) throw this.failure("failed", "not everything is written");
       if (total !== undefined && total !== this.stored) {
@@ -169,11 +172,21 @@ export class Ingest {
         if (this.isAborted()) throw this.failure("absent", "it was aborted");
         announce("commit");
         publish();
-        announce("remove");
-        rmSync(path, { recursive: true, force: true });
+        this.removeWhole();
       });
     } finally {
       this.close();
+    }
+  }
+
+  /** What was made of it is there: that it stays is no failure. */
+  private removeWhole(): void {
+    const { path, announce } = this.place;
+    try {
+      announce("remove");
+      rmSync(path, { recursive: true, force: true });
+    } catch {
+      // It expires.
     }
   }
 
@@ -191,7 +204,7 @@ export class Ingest {
   }
 
   private refuseClosed(): void {
-    if (this.isClosed) throw this.failure("failed", "it is closed");
+    if (this.isClosed) throw this.failed ?? this.failure("failed", "it is closed");
   }
 
   private ofDisk(cause: unknown): IngestError {

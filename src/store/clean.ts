@@ -1,6 +1,7 @@
 // Removing content that no image needs. What goes is chosen under a lock that is held shortly, and removed outside of it.
 import { renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { ingestsOf } from "./downloads.js";
 import { fault } from "./fault.js";
 import { GC_LOCK, leasedContent, withLease } from "./lease.js";
 import { underLock } from "./locks.js";
@@ -17,6 +18,9 @@ export interface CleanOptions {
   readonly keep: readonly string[];
   readonly measure?: Measure | undefined;
 }
+
+/** Milliseconds after which a download that nobody goes on with is given up. */
+const INGEST_LIFETIME = 24 * 3600 * 1000;
 
 /** GrootFS waits as long for its locks. */
 const PATIENCE = 3000;
@@ -49,6 +53,7 @@ export async function cleanStore(
       fault("clean.remove");
       rmSync(lease.path(`gc-${name}`));
     }
+    ingestsOf(store).expire(new Date(Date.now() - INGEST_LIFETIME));
     return { cleaned: true };
   });
 }

@@ -152,7 +152,9 @@ describe("an ingest", () => {
     expect(await kindOf(() => behind.commit(digest, publish))).toBe("failed");
     const more = await begun("d", total);
     expect(await kindOf(() => add(more, Buffer.from("x")))).toBe("mismatch");
-    expect(await kindOf(() => more.write(Buffer.from("x")))).toBe("failed");
+    expect(await kindOf(() => more.write(Buffer.from("x")))).toBe("mismatch");
+    behind.close();
+    expect(await kindOf(() => behind.write(Buffer.from("x")))).toBe("failed");
     expect(published).toEqual([]);
     const free = ingests.open("e");
     await add(free, bytes);

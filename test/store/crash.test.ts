@@ -8,7 +8,7 @@ import { cannotMount, run, scratch, titleOf } from "../e2e/mounted.js";
 import { act, newLayout, newStore } from "./shared.js";
 
 const points = (Object.keys(storeFaultPoints) as StoreFaultPoint[]).filter(
-  (point) => !point.startsWith("init.") && point !== "sweep.remove" && point !== "source.note",
+  (point) => !/^(init|ingest)\./.test(point) && point !== "sweep.remove" && point !== "source.note",
 );
 
 /** The operation that passes a point. */

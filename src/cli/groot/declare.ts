@@ -50,6 +50,8 @@ export interface StoreOptions {
   readonly rootless?: true;
   readonly user?: string;
   readonly terminal?: true;
+  readonly abort?: readonly string[];
+  readonly json?: true;
 }
 
 /** What GrootFS takes that has no meaning here: helpers with privileges, where its metrics went, and old drivers. */
@@ -78,6 +80,7 @@ export const grootUsage: Readonly<Record<string, string>> = {
   capacity: "capacity",
   pull: "pull [options] <image>",
   bundle: "bundle [options] <id|image path> <dir>",
+  store: "store [options] ingests",
 };
 
 /** Declares the options that go with every command of the store. */
@@ -205,6 +208,11 @@ export function addStoreCommands(root: Command, program: Program): void {
     .option("--rootless", "for a user without privileges; the default where you are one")
     .option("-u, --user <user[:group]>", "who runs the command (default: the config's User)")
     .option("-t, --terminal", "the command gets a terminal of its own");
+  if (program === "grootfs") return;
+  command("store", "list downloads that have not come to their end, or abort some")
+    .addArgument(new Argument("<what>", "what of the store").choices(["ingests"]))
+    .option("--abort <ref>", "remove what has come of this one, and end who is at it (repeatable)", collect)
+    .option("--json", "print one JSON object a line");
 }
 
 /** Options stand on the command or before it. */

@@ -28,6 +28,7 @@ const commands: Readonly<Record<string, () => Promise<Run>>> = {
   "generate-volume-size-metadata": async () => (await import("./clean.js")).measureVolumes,
   capacity: async () => (await import("./capacity.js")).capacity,
   bundle: async () => (await import("./bundle.js")).bundle,
+  store: async () => (await import("./ingests.js")).ingests,
 };
 
 /** What a failure is called in GrootFS's log. */

@@ -1,4 +1,6 @@
 // Failures of the store in the words of who is told.
+
+import { IngestError } from "../../oci/ingest.js";
 import { RegistryError } from "../../oci/registry/errors.js";
 import { StoreError } from "../../store/errors.js";
 import { ExitCode, Failure, messageOf } from "../failure.js";
@@ -13,6 +15,9 @@ export function failureOf(cause: unknown, caller: Caller): StoreFailure {
   if (cause instanceof MappingError) return new StoreFailure(cause.message, { exitCode: ExitCode.usage });
   if (cause instanceof StoreError) return storeFailure(cause, caller.command);
   if (cause instanceof RegistryError) return registryWords(cause, caller);
+  if (cause instanceof IngestError) {
+    return new StoreFailure(cause.message, cause.kind === "absent" ? { exitCode: ExitCode.notFound } : {});
+  }
   if (cause instanceof Failure) {
     // What a signal ended says so itself; anything else is what it was caused by.
     if (cause.cause !== undefined) return failureOf(cause.cause, caller);
