@@ -148,7 +148,6 @@ async function pull(
   { source, codec = noCodec, platform, registry, onEvent = () => {}, signal, measure }: PullOptions,
   limitBytes: number | undefined,
 ): Promise<Contents> {
-  const start = performance.now();
   let archives = 0;
   const unpacking = createUnpacking(() => lease.path(`archive-${archives++}`), signal);
   const onRetry = (message: string): void => onEvent({ type: "retry", message });
@@ -165,9 +164,6 @@ async function pull(
       }
     };
     const layers = await ensureLayers(store, lease, image, { codec, onEvent, signal, measure, check });
-    if (layers.some(({ reused }) => !reused)) {
-      measure?.("DownloadTime", Math.round((performance.now() - start) * 1e6), "nanos");
-    }
     onEvent({ type: "merge", layers: layers.length });
     const blobs = layers.map(({ path }) => path);
     const index = await ensureIndex(store, lease, blobs);

@@ -10,7 +10,7 @@ import type { ImageSource, LayerSource, RemoteBytes } from "../oci/source.js";
 import { flockFd, LOCK_EX, LOCK_NB } from "../sys/files.js";
 import { StoreError } from "./errors.js";
 import { fault } from "./fault.js";
-import type { Store } from "./store.js";
+import type { Measure, Store } from "./store.js";
 
 const host: IngestHost = {
   wait: (fd) => {
@@ -34,18 +34,21 @@ export function refOf(digest: SourceDigest): string {
 export class Downloads {
   private readonly ingests: Ingests;
   private readonly source: NonNullable<ImageSource["fetch"]>;
+  private readonly measure: Measure | undefined;
   private readonly open = new Map<SourceDigest, Ingest>();
   /** Those that began with what an earlier process had received. */
   private readonly resumed = new Set<SourceDigest>();
 
-  /** `source` is how the image's own layers are fetched. */
-  constructor(store: Store, source: NonNullable<ImageSource["fetch"]>) {
+  /** `source` is how the image's own layers are fetched; `measure` is told how long each took to come. */
+  constructor(store: Store, source: NonNullable<ImageSource["fetch"]>, measure?: Measure) {
     this.ingests = ingestsOf(store);
     this.source = source;
+    this.measure = measure;
   }
 
   /** Fetches a layer from its first byte on: what an earlier process has received, then the rest. */
   async *fetch(bytes: RemoteBytes, signal?: AbortSignal): AsyncGenerator<Uint8Array> {
+    const start = performance.now();
     let ingest = this.begin(bytes);
     let isWhole = false;
     try {
@@ -61,6 +64,7 @@ export class Downloads {
       }
       await this.keep(bytes, ingest, () => ingest?.flush());
       isWhole = true;
+      this.measure?.("DownloadTime", Math.round((performance.now() - start) * 1e6), "nanos");
     } finally {
       if (!isWhole) {
         await ingest?.flush().catch(() => {});

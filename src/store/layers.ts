@@ -55,7 +55,8 @@ class Ensurer {
     this.image = image;
     this.options = options;
     this.built = image.layers.map(() => undefined);
-    this.downloads = image.fetch === undefined ? undefined : new Downloads(store, image.fetch);
+    this.downloads =
+      image.fetch === undefined ? undefined : new Downloads(store, image.fetch, options.measure);
   }
 
   async run(): Promise<BuiltLayer[]> {

@@ -18,6 +18,7 @@ describe.skipIf(missing).each(names)(titleOf("create of a registry's image, as %
     const plain = await serveRegistry();
     const made = new Layout(scratch("layout"));
     made.tag(made.image([tar(dir("etc"), file("etc/motd", "hello\n"))], { compress: gzip }), "1.26");
+    made.tag(made.image(["a", "b", "c"].map((each) => tar(file(each, each)))), "three");
     await push(plain.host, "a/b", made);
     const { tls } = await makeCertificates();
     ({ host } = await serveRegistry({ auth: htpasswd(), http: tls }));
@@ -72,5 +73,21 @@ describe.skipIf(missing).each(names)(titleOf("create of a registry's image, as %
         told(name, `${url} does not exist or you do not have permissions to see it.`, 1),
       );
     await store.say(name, "--config", config, "pull", ...login, `docker://${host}/a/b:1.26`);
+  });
+
+  it("measures how long each of its layers took to come", async () => {
+    const store = await madeStore();
+    const log = scratch("metrics");
+    const pull = ["--metrics-log", log, "pull", "--insecure-registry", host, ...login];
+    const measured = (): string[] =>
+      readFileSync(log, "utf8")
+        .trimEnd()
+        .split("\n")
+        .map((line) => (JSON.parse(line) as { name: string }).name)
+        .filter((each) => each === "DownloadTime" || each === "UnpackTime");
+    await store.say(name, ...pull, `docker://${host}/a/b:three`);
+    expect(measured().sort()).toEqual([...Array(3).fill("DownloadTime"), ...Array(3).fill("UnpackTime")]);
+    await store.say(name, ...pull, `docker://${host}/a/b:three`);
+    expect(measured()).toHaveLength(6);
   });
 });
