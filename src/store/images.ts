@@ -77,8 +77,9 @@ const READ_TRIES = 5;
 export function checkId(id: string): void {
   if (id.includes("/")) throw new StoreError("bad-id", `id \`${id}\` contains invalid characters: \`/\``);
   if (id === "") throw new StoreError("bad-id", "id was not specified");
-  if (id === "." || id === ".." || id.includes("\0") || Buffer.byteLength(id) > ID_MAX) {
-    throw new StoreError("bad-id", `id ${JSON.stringify(id)} cannot be the name of a folder`);
+  // Who reads a list of images reads a line for each.
+  if (id === "." || id === ".." || /\p{Cc}/u.test(id) || Buffer.byteLength(id) > ID_MAX) {
+    throw new StoreError("bad-id", `id ${JSON.stringify(id)} cannot be the name of an image`);
   }
 }
 

@@ -63,8 +63,8 @@ export function mountEntryOf(
     type: "fuse3.imgfs",
     source: sources[0] as string,
     options: [
-      `upperdir=${upper}`,
-      `workdir=${work}`,
+      `upperdir=${inList(upper)}`,
+      `workdir=${inList(work)}`,
       ...(limited
         ? [`quota=${quota?.bytes}`, `quota-mode=${quota?.mode}`, `quota-errno=${quota?.errno}`]
         : []),
@@ -74,6 +74,11 @@ export function mountEntryOf(
       ...(devices ? ["devices"] : []),
     ],
   };
+}
+
+/** A path as it stands among options, which commas part. */
+function inList(path = ""): string {
+  return path.replace(/[\\,]/g, "\\$&");
 }
 
 /** Mounts an image in a process of its own. Rejects with MountFailure. */

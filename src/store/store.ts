@@ -17,8 +17,10 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  realpathSync,
   renameSync,
   rmSync,
+  statSync,
 } from "node:fs";
 import { join, resolve } from "node:path";
 import { makeFolders } from "../base/folders.js";
@@ -62,6 +64,8 @@ export async function initStore(path: string, maps: StoreMaps): Promise<"made" |
     compareMaps(openStore(root).maps, maps);
     return "there";
   }
+  if (existsSync(root) && !statSync(root).isDirectory())
+    throw new StoreError("foreign", `${root}: no folder, and not a store of imgfs`);
   makeFolders(root);
   const found = readdirSync(root);
   const isOurs = found.includes(BEGUN_FILE) && found.every((name) => isPart(name));
@@ -82,6 +86,11 @@ export async function initStore(path: string, maps: StoreMaps): Promise<"made" |
   fault("init.format");
   renameSync(join(root, BEGUN_FILE), join(root, FORMAT_FILE));
   return "made";
+}
+
+/** True for a folder with nothing in it. */
+export function isEmptyFolder(path: string): boolean {
+  return statSync(path).isDirectory() && readdirSync(path).length === 0;
 }
 
 function isPart(name: string): boolean {
@@ -117,7 +126,7 @@ export function openStore(path: string): Store {
   try {
     format = readFileSync(join(root, FORMAT_FILE), "utf8").trimEnd();
   } catch {
-    const foreign = existsSync(root) && readdirSync(root).length > 0;
+    const foreign = existsSync(root) && !isEmptyFolder(root);
     const what = foreign ? "not a store of imgfs" : "no store";
     throw new StoreError(
       foreign ? "foreign" : "not-initialised",
@@ -151,5 +160,7 @@ export async function deleteStore(path: string): Promise<void> {
   if (!existsSync(root)) return;
   const store = openStore(root);
   for (const id of readdirSync(join(root, "images"))) await unmountImage(join(store.path, "images", id));
-  rmSync(root, { recursive: true });
+  // Where the store is named by a symlink, that goes too.
+  rmSync(realpathSync(root), { recursive: true });
+  rmSync(root, { force: true });
 }

@@ -649,7 +649,7 @@ describe.skipIf(cannotMount).each(names)(titleOf("%s", cannotMount), (name) => {
       );
       writeFileSync(none, "create: 5\n");
       expect(await call(name, "--config", none, "list")).toMatchObject(
-        told(name, "invalid config file: create is no list of keys with values", 1),
+        told(name, `invalid config file: ${none}: create is no list of keys with values`, 1),
       );
       writeFileSync(none, "create:\n  disk_limit_size_bytes: -1\n");
       expect(await call(name, "--config", none, "list")).toMatchObject(

@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { ConfigError, parseConfig, readConfigFile } from "../../src/cli/groot/config-file.js";
+import { ConfigError, parseConfig as parseText, readConfigFile } from "../../src/cli/groot/config-file.js";
 import { defaultStore, readSettings } from "../../src/cli/groot/settings.js";
 
 let folder: string;
@@ -24,6 +24,8 @@ afterEach(() => {
   }
   rmSync(folder, { recursive: true });
 });
+
+const parseConfig = (text: string) => parseText(text, "c.yaml");
 
 function file(name: string, text: string): string {
   const path = join(folder, name);
@@ -103,35 +105,51 @@ metrics:
     ).toEqual({
       config: { create: {} },
       unknownKeys: ["log_timestamp_format", "create.wiht_clean", "constructor"],
+      path: "c.yaml",
     });
     for (const text of ["", "# nothing\n", "---\n"]) {
-      expect(parseConfig(text)).toEqual({ config: {}, unknownKeys: [] });
+      expect(parseConfig(text)).toMatchObject({ config: {}, unknownKeys: [] });
     }
     expect(parseConfig("store:\ncreate:\n").config).toEqual({});
   });
 
   it("is refused with the key that is wrong, and no other way", () => {
     const problem = (text: string): string => problemOf(() => parseConfig(text));
-    expect(problem("store: [a]")).toBe("invalid config file: store is not a text");
+    expect(problem("store: [a]")).toBe("invalid config file: c.yaml: store is not a text");
     expect(problem("create:\n  with_clean: maybe\n")).toBe(
-      "invalid config file: create.with_clean is not true or false",
+      "invalid config file: c.yaml: create.with_clean is not true or false",
     );
     expect(problem("clean:\n  threshold_bytes: 1.5\n")).toBe(
-      "invalid config file: clean.threshold_bytes is not a whole number of bytes",
+      "invalid config file: c.yaml: clean.threshold_bytes is not a whole number of bytes",
     );
     expect(problem("create:\n  insecure_registries: one\n")).toBe(
-      "invalid config file: create.insecure_registries is not a list of texts",
+      "invalid config file: c.yaml: create.insecure_registries is not a list of texts",
     );
-    expect(problem("create: yes\n")).toBe("invalid config file: create is no list of keys with values");
-    expect(problem("- a\n")).toBe("invalid config file: it is no list of keys with values");
+    expect(problem("clean: {threshold_mode: both}")).toBe(
+      "invalid config file: c.yaml: clean.threshold_mode is not committed or used",
+    );
+    expect(problem("create: yes\n")).toBe(
+      "invalid config file: c.yaml: create is no list of keys with values",
+    );
+    expect(problem("- a\n")).toBe("invalid config file: c.yaml: it is no list of keys with values");
     for (const text of ["store: 'a", "a: b: c\n", "store: &a [*a, *a]\n", "\tstore: a\n"]) {
-      expect(problem(text), text).toMatch(/^invalid config file: [^\n]+$/);
+      expect(problem(text), text).toMatch(/^invalid config file: c\.yaml: [^\n]+$/);
     }
     const levels = "bcdefgh"
       .split("")
       .map((name, i) => `${name}: &${name} [${Array(9).fill(`*${"abcdefg"[i]}`)}]\n`);
     const bomb = `a: &a [x, x, x, x, x, x, x, x, x]\n${levels.join("")}`;
-    expect(problem(bomb)).toMatch(/^invalid config file: yaml: .*alias/);
+    expect(problem(bomb)).toMatch(/^invalid config file: c\.yaml: yaml: .*alias/);
+  });
+
+  it("has 64 bits for bytes, of which a limit needs no more than others can have", () => {
+    const bytesOf = (text: string) =>
+      parseConfig(`init: {store_size_bytes: ${text}}`).config.init?.store_size_bytes;
+    expect(bytesOf("9223372036854775807")).toBe(Number.MAX_SAFE_INTEGER);
+    expect(bytesOf("-9223372036854775808")).toBe(-Number.MAX_SAFE_INTEGER);
+    expect(problemOf(() => bytesOf("99999999999999999999"))).toBe(
+      "invalid config file: c.yaml: init.store_size_bytes is not a whole number of bytes",
+    );
   });
 
   it("must be there where it was named", () => {
@@ -163,6 +181,14 @@ describe("settings", () => {
     process.env["IMGFS_CONFIG"] = file("other.yaml", "log_level: error\n");
     expect(readSettings("imgfs", {}).logLevel).toBe("error");
     expect(readSettings("imgfs", { config }).logLevel).toBe("info");
+  });
+
+  it("have a level of the log that is one, but as grootfs, where any other is fatal", () => {
+    const config = file("config.yaml", "log_level: chatty\n");
+    expect(problemOf(() => readSettings("imgfs", { config }))).toBe(
+      `invalid config file: ${config}: log_level is none of error, warn, info, debug, trace, fatal`,
+    );
+    expect(readSettings("grootfs", { config }).logLevel).toBe("chatty");
   });
 
   it("of grootfs come from flags and the file that they name, as they always did", () => {

@@ -68,7 +68,8 @@ describe.skipIf(missing)(titleOf("an ordinary user's store", missing), () => {
       imgfs list
       imgfs delete-store
       rm -r .config out`);
-    const warning = "imgfs: warning: config file: unknown key log_timestamp_format\n";
+    const file = `${corner.folder}/home/.config/imgfs/config.yaml`;
+    const warning = `imgfs: warning: config file ${file}: unknown key log_timestamp_format\n`;
     expect(outcome).toMatchObject({
       code: 0,
       stdout: `${corner.folder}/home/elsewhere/images/x\n`,

@@ -18,13 +18,12 @@ import type { Caller } from "./caller.js";
 import type { Maps } from "./maps.js";
 import { runtimeConfig } from "./runtime-config.js";
 import { StoreFailure } from "./store-failure.js";
-import { findStoredImage, openStoreOf, type StoredImage } from "./stored.js";
+import { openImage, type StoredImage } from "./stored.js";
 
 export async function bundle(caller: Caller): Promise<void> {
   const { args, options } = caller;
   const [name = "", folder = ""] = args;
-  const store = await openStoreOf(caller);
-  const image = findStoredImage(store, name);
+  const { store, image } = await openImage(caller, name);
   const state = readImage(store, image.id)?.state;
   const file = join(resolve(folder), "config.json");
   if (!isOurs(readMounts(), nameFromText(mountpointOf(image.path)))) {

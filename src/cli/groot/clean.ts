@@ -5,7 +5,7 @@ import { measureVolumes as measureAgain } from "../../store/sizes.js";
 import { ExitCode } from "../failure.js";
 import { type Caller, say } from "./caller.js";
 import { sourceOf } from "./sources.js";
-import { StoreFailure, usage } from "./store-failure.js";
+import { StoreFailure } from "./store-failure.js";
 import { measureStore, openStoreOf } from "./stored.js";
 
 export async function clean(caller: Caller): Promise<void> {
@@ -16,9 +16,6 @@ export async function clean(caller: Caller): Promise<void> {
     throw new StoreFailure(text, { exitCode: ExitCode.notFound, groot: { text, exitCode: 0 } });
   }
   const mode = options.thresholdMode ?? file.clean?.threshold_mode ?? "committed";
-  if (mode !== "committed" && mode !== "used") {
-    throw usage(`invalid config file: clean.threshold_mode is neither committed nor used`);
-  }
   const store = await openStoreOf(caller);
   const session = caller.log.session("groot-cleaning");
   session.info("starting");

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { messageOf } from "../failure.js";
 import { goPathError } from "./go-texts.js";
 
-type Kind = "text" | "texts" | "flag" | "bytes";
+type Kind = "text" | "texts" | "flag" | "bytes" | "mode";
 type Shape = { readonly [key: string]: Kind | Shape };
 
 /** Every key; in the file they are as here. */
@@ -28,7 +28,7 @@ const shape = {
     insecure_registries: "texts",
     remote_layer_client_certificates_path: "text",
   },
-  clean: { threshold_bytes: "bytes", threshold_mode: "text", ignore_images: "texts" },
+  clean: { threshold_bytes: "bytes", threshold_mode: "mode", ignore_images: "texts" },
   init: { store_size_bytes: "bytes", with_direct_io: "flag" },
   metrics: { file: "text", log: "text" },
 } as const satisfies Shape;
@@ -41,7 +41,9 @@ type ValueOf<K> = K extends "text"
       ? boolean
       : K extends "bytes"
         ? number
-        : { readonly [P in keyof K]?: ValueOf<K[P]> };
+        : K extends "mode"
+          ? "committed" | "used"
+          : { readonly [P in keyof K]?: ValueOf<K[P]> };
 
 /** What a file says. Bytes may be negative: who uses them says that they must not. */
 export type FileConfig = ValueOf<typeof shape>;
@@ -50,6 +52,8 @@ export interface ReadConfig {
   readonly config: FileConfig;
   /** Keys that are none, in full: `create.with_cleen`. */
   readonly unknownKeys: readonly string[];
+  /** The file; undefined where there is none. */
+  readonly path: string | undefined;
 }
 
 /** A file that is none: the message is GrootFS's, `invalid config path: …` or `invalid config file: …`. */
@@ -70,7 +74,7 @@ export function readConfigFile(path: string): ReadConfig {
   } catch (cause) {
     throw new ConfigError(`invalid config path: ${goPathError("open", path, cause)}`);
   }
-  return parseConfig(text);
+  return parseConfig(text, path);
 }
 
 /** Reads the first of `paths` that is there; nothing when there is none. Throws ConfigError. */
@@ -84,13 +88,18 @@ export function readDefaultConfig(paths: readonly string[]): ReadConfig {
       if (code === "ENOENT" || code === "ENOTDIR") continue;
       throw new ConfigError(`invalid config path: ${goPathError("open", path, cause)}`);
     }
-    return parseConfig(text);
+    return parseConfig(text, path);
   }
-  return { config: {}, unknownKeys: [] };
+  return { config: {}, unknownKeys: [], path: undefined };
 }
 
-/** Reads the text of a config file. Throws ConfigError. */
-export function parseConfig(text: string): ReadConfig {
+/** A file that says what it cannot. */
+export function configProblem(path: string, problem: string): ConfigError {
+  return new ConfigError(`invalid config file: ${path}: ${problem}`);
+}
+
+/** Reads the text of the config file at `path`. Throws ConfigError. */
+export function parseConfig(text: string, path: string): ReadConfig {
   // Only a command that has a file to read loads the library.
   const { parseDocument } = createRequire(import.meta.url)("yaml") as typeof import("yaml");
   let value: unknown;
@@ -101,20 +110,23 @@ export function parseConfig(text: string): ReadConfig {
     if (error !== undefined) throw error;
     value = document.toJS({ maxAliasCount: 100 });
   } catch (cause) {
-    throw new ConfigError(
-      `invalid config file: yaml: ${messageOf(cause).replace(/:? at line (\d+).*/, " in line $1")}`,
-    );
+    throw configProblem(path, `yaml: ${messageOf(cause).replace(/:? at line (\d+).*/, " in line $1")}`);
   }
   const unknownKeys: string[] = [];
-  const config = value === null ? {} : readShape(value, shape, "", unknownKeys);
-  return { config: config as FileConfig, unknownKeys };
+  try {
+    const config = value === null ? {} : readShape(value, shape, "", unknownKeys);
+    return { config: config as FileConfig, unknownKeys, path };
+  } catch (cause) {
+    if (cause instanceof WrongValue) throw configProblem(path, cause.message);
+    throw cause;
+  }
 }
+
+class WrongValue extends Error {}
 
 function readShape(value: unknown, keys: Shape, above: string, unknownKeys: string[]): object {
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw new ConfigError(
-      `invalid config file: ${above === "" ? "it" : above} is no list of keys with values`,
-    );
+    throw new WrongValue(`${above === "" ? "it" : above} is no list of keys with values`);
   }
   const read: Record<string, unknown> = {};
   for (const [key, below] of Object.entries(value as Record<string, unknown>)) {
@@ -130,7 +142,7 @@ function readShape(value: unknown, keys: Shape, above: string, unknownKeys: stri
 }
 
 function readValue(value: unknown, kind: Kind, name: string): unknown {
-  const wrong = (what: string): ConfigError => new ConfigError(`invalid config file: ${name} is not ${what}`);
+  const wrong = (what: string): WrongValue => new WrongValue(`${name} is not ${what}`);
   switch (kind) {
     case "text":
       // A path or an endpoint of digits alone is a number to YAML.
@@ -140,7 +152,12 @@ function readValue(value: unknown, kind: Kind, name: string): unknown {
       if (typeof value !== "boolean") throw wrong("true or false");
       return value;
     case "bytes":
-      if (!Number.isSafeInteger(value)) throw wrong("a whole number of bytes");
+      if (!Number.isInteger(value) || Math.abs(value as number) > 2 ** 63)
+        throw wrong("a whole number of bytes");
+      // What is too large for a number here is as good as the largest one.
+      return Math.max(-Number.MAX_SAFE_INTEGER, Math.min(Number.MAX_SAFE_INTEGER, value as number));
+    case "mode":
+      if (value !== "committed" && value !== "used") throw wrong("committed or used");
       return value;
     case "texts":
       if (!Array.isArray(value) || !value.every((each) => typeof each === "string"))

@@ -8,7 +8,7 @@ import { ExitCode } from "../failure.js";
 import { type Caller, say } from "./caller.js";
 import { goJson } from "./go-json.js";
 import { StoreFailure, usage } from "./store-failure.js";
-import { findStoredImage, ImageNotThere, measureStore, openStoreOf } from "./stored.js";
+import { ImageNotThere, measureStore, openImage, openStoreOf } from "./stored.js";
 
 /** An image that is not there is deleted already: Garden deletes every container in both of its stores. */
 export async function deleteCommand(caller: Caller): Promise<void> {
@@ -19,10 +19,9 @@ export async function deleteCommand(caller: Caller): Promise<void> {
   let id: string;
   let store: Store;
   try {
-    // Without a store there is no image either.
-    if (!existsSync(settings.store)) throw new ImageNotThere(`Image \`${name}\` not found.`);
-    store = await openStoreOf(caller);
-    ({ id } = findStoredImage(store, name));
+    const found = await openImage(caller, name);
+    store = found.store;
+    id = found.image.id;
   } catch (cause) {
     if (!(cause instanceof ImageNotThere)) throw cause;
     log.error("find-id-failed", cause, { id: name, storePath: settings.store });
@@ -47,8 +46,10 @@ export async function list(caller: Caller): Promise<void> {
 
 export async function stats(caller: Caller): Promise<void> {
   const { args, command, metrics } = caller;
-  const store = await openStoreOf(caller);
-  const { id } = findStoredImage(store, args[0] ?? "");
+  const {
+    store,
+    image: { id },
+  } = await openImage(caller, args[0] ?? "");
   const usage = await metrics.time("ImageStatsTime", () => imageStats(store, id));
   const used = {
     total_bytes_used: usage.totalBytes,

@@ -2,15 +2,14 @@
 // the name that was called.
 import { closeSync, openSync } from "node:fs";
 import { createLogger, type LogLevel, logLevels } from "../../base/log.js";
-import { ExitCode } from "../failure.js";
-import { ClosedPipe, printError } from "../output.js";
+import { ClosedPipe, printError, visible } from "../output.js";
 import type { Caller } from "./caller.js";
 import { ConfigError } from "./config-file.js";
 import type { StoreOptions } from "./declare.js";
 import { lagerLevel, lagerLog, plainLog, type StoreLog } from "./lager.js";
 import { Metrics } from "./metrics.js";
 import { type Program, readSettings, type Settings } from "./settings.js";
-import { StoreFailure } from "./store-failure.js";
+import { StoreFailure, usage } from "./store-failure.js";
 import { failureOf } from "./words.js";
 
 type Run = (caller: Caller) => Promise<void> | void;
@@ -74,10 +73,18 @@ export function makeCaller(
   options: StoreOptions,
 ): Caller {
   const settings = settingsOf(program, options);
+  checkText([...args, settings.store, ...Object.values(options).flat()]);
   const log = logOf(program, settings, options);
   if (settings.unknownKeys.length > 0) warnOfKeys(program, settings, log);
   const session = log.session(command);
   return { program, command, settings, options, args, log: session, metrics: new Metrics(settings, session) };
+}
+
+/** What is no UTF-8 comes with U+FFFD in place of its bytes: a name that nobody has given. */
+function checkText(words: readonly unknown[]): void {
+  for (const word of words) {
+    if (typeof word === "string" && word.includes("\ufffd")) throw usage(`not UTF-8: ${visible(word)}`);
+  }
 }
 
 function settingsOf(program: Program, options: StoreOptions): Settings {
@@ -120,10 +127,10 @@ function openLog(file: string): number {
   }
 }
 
-function warnOfKeys(program: Program, { unknownKeys }: Settings, log: StoreLog): void {
+function warnOfKeys(program: Program, { unknownKeys, readFile }: Settings, log: StoreLog): void {
   for (const key of unknownKeys) {
     if (program === "grootfs") log.info("unknown-config-key", { key });
-    else printError(`imgfs: warning: config file: unknown key ${key}\n`);
+    else printError(`imgfs: warning: config file ${readFile}: unknown key ${visible(key)}\n`);
   }
 }
 
@@ -131,11 +138,12 @@ function warnOfKeys(program: Program, { unknownKeys }: Settings, log: StoreLog):
 function checkOptions({ options, settings }: Caller): void {
   const { file } = settings;
   if ((options.diskLimitSizeBytes ?? file.create?.disk_limit_size_bytes ?? 0) < 0) {
-    throw new StoreFailure("invalid argument: disk limit cannot be negative", { exitCode: ExitCode.usage });
+    throw usage("invalid argument: disk limit cannot be negative");
   }
   if ((options.thresholdBytes ?? file.clean?.threshold_bytes ?? 0) < 0) {
-    throw new StoreFailure("invalid argument: clean threshold cannot be negative", {
-      exitCode: ExitCode.usage,
-    });
+    throw usage("invalid argument: clean threshold cannot be negative");
+  }
+  if ((options.storeSizeBytes ?? file.init?.store_size_bytes ?? 0) < 0) {
+    throw usage("invalid argument: store size cannot be negative");
   }
 }

@@ -1,7 +1,9 @@
 // What a command of the store is told, from all places: flags, then the environment, then the config file, then defaults.
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
+import { logLevels } from "../../base/log.js";
 import {
+  configProblem,
   defaultConfigPaths,
   type FileConfig,
   type ReadConfig,
@@ -29,6 +31,8 @@ export interface Settings {
   readonly isDefaultStore: boolean;
   /** The file that was read because it was named. */
   readonly configFile: string | undefined;
+  /** The file that was read, as it is named; undefined where there is none. */
+  readonly readFile: string | undefined;
   /** As it was given; undefined where nobody said. */
   readonly logLevel: string | undefined;
   readonly logFile: string | undefined;
@@ -52,13 +56,17 @@ export function readSettings(program: Program, flags: StoreFlags): Settings {
   const env = (name: string): string | undefined =>
     program === "grootfs" ? undefined : process.env[name] || undefined;
   const configFile = flags.config || env("IMGFS_CONFIG");
-  const { config: file, unknownKeys } = read(program, configFile);
+  const { config: file, unknownKeys, path: readFile } = read(program, configFile);
+  if (program === "imgfs" && file.log_level !== undefined && !isLevel(file.log_level)) {
+    throw configProblem(readFile as string, `log_level is none of ${[...logLevels, "fatal"].join(", ")}`);
+  }
   const store = flags.store || env("IMGFS_STORE") || file.store;
   const path = (text: string | undefined): string | undefined => (text ? resolve(text) : undefined);
   return {
     store: resolve(store || defaultStore(program)),
     isDefaultStore: !store,
     configFile: path(configFile),
+    readFile,
     logLevel: flags.logLevel || file.log_level,
     logFile: path(flags.logFile || file.log_file),
     metricsFile: path(flags.metricsFile || file.metrics?.file),
@@ -70,5 +78,11 @@ export function readSettings(program: Program, flags: StoreFlags): Settings {
 
 function read(program: Program, named: string | undefined): ReadConfig {
   if (named !== undefined) return readConfigFile(named);
-  return program === "grootfs" ? { config: {}, unknownKeys: [] } : readDefaultConfig(defaultConfigPaths());
+  if (program === "grootfs") return { config: {}, unknownKeys: [], path: undefined };
+  return readDefaultConfig(defaultConfigPaths());
+}
+
+/** GrootFS's levels are ours but one; called by its name whatever is none is fatal. */
+function isLevel(word: string): boolean {
+  return word === "fatal" || logLevels.some((level) => level === word);
 }

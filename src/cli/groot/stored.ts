@@ -1,9 +1,10 @@
 // The store behind a command, and the image in it that an argument names.
-import { existsSync, lstatSync, readdirSync } from "node:fs";
+import { existsSync, lstatSync } from "node:fs";
 import { join, relative, resolve } from "node:path";
 import { storeSizes } from "../../store/sizes.js";
-import { initStore, openStore, type Store } from "../../store/store.js";
+import { initStore, isEmptyFolder, openStore, type Store } from "../../store/store.js";
 import { ExitCode, messageOf } from "../failure.js";
+import { visible } from "../output.js";
 import type { Caller } from "./caller.js";
 import { defaultMaps } from "./maps.js";
 import { StoreFailure } from "./store-failure.js";
@@ -27,7 +28,18 @@ export async function openStoreOf({ settings }: Caller, { make = false } = {}): 
 
 /** True where a store can be made: there is no folder, or nothing in it. */
 export function isEmpty(path: string): boolean {
-  return !existsSync(path) || readdirSync(path).length === 0;
+  return !existsSync(path) || isEmptyFolder(path);
+}
+
+/** The store and the image in it that an argument names. Where no store is made there is no image. Rejects with ImageNotThere. */
+export async function openImage(caller: Caller, name: string): Promise<{ store: Store; image: StoredImage }> {
+  if (isEmpty(caller.settings.store)) throw notFound(name);
+  const store = await openStoreOf(caller);
+  return { store, image: findStoredImage(store, name) };
+}
+
+function notFound(id: string): ImageNotThere {
+  return new ImageNotThere(`Image \`${visible(id)}\` not found.`, { exitCode: ExitCode.notFound });
 }
 
 /** The image that an id or a path names. Throws ImageNotThere. */
@@ -35,11 +47,11 @@ export function findStoredImage(store: Store, name: string): StoredImage {
   const images = join(store.path, "images");
   const id = name.startsWith("/") ? relative(images, resolve(name)) : name;
   if (name.startsWith("/") && (id === "" || id.split("/")[0] === ".." || id.includes("/"))) {
-    throw new ImageNotThere(`path \`${name}\` is outside store path`, { exitCode: ExitCode.usage });
+    throw new ImageNotThere(`path \`${visible(name)}\` is outside store path`, { exitCode: ExitCode.usage });
   }
   const path = join(images, id);
   if (id === "" || id === "." || id === ".." || /[/\0]/.test(id) || !isFolder(path)) {
-    throw new ImageNotThere(`Image \`${id}\` not found.`, { exitCode: ExitCode.notFound });
+    throw notFound(id);
   }
   return { id, path, rootfs: join(path, "rootfs"), configFile: join(path, "image.json") };
 }
