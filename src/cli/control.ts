@@ -16,11 +16,6 @@ export async function withControl<T>(
     control = await openControl(mountpoint);
     return await call(control);
   } catch (cause) {
-    if (control === undefined) {
-      // It may be that a thread still waits for a mount that hangs.
-      const { leaveSoon } = await import("./leave.js");
-      leaveSoon();
-    }
     if (cause instanceof MountFailure) throw new Failure(cause.exitCode, `${name}: ${cause.message}`);
     if (cause instanceof ControlRefused) {
       throw new Failure(

@@ -88,8 +88,6 @@ export async function mount(
   } catch (cause) {
     if (!(cause instanceof MountFailure)) throw cause;
     throw new Failure(cause.exitCode, cause.message, cause.hint === undefined ? {} : { hint: cause.hint });
-  } finally {
-    if (options.foreground === true) (await import("./leave.js")).leaveSoon();
   }
 }
 

@@ -1,7 +1,6 @@
 // The `umount` command.
 import { MountFailure, unmount } from "../daemon/mount.js";
 import { Failure } from "./failure.js";
-import { leaveSoon } from "./leave.js";
 
 export async function umount(mountpoint: string, options: { readonly lazy?: boolean }): Promise<void> {
   try {
@@ -9,7 +8,5 @@ export async function umount(mountpoint: string, options: { readonly lazy?: bool
   } catch (cause) {
     if (!(cause instanceof MountFailure)) throw cause;
     throw new Failure(cause.exitCode, cause.message, cause.hint === undefined ? {} : { hint: cause.hint });
-  } finally {
-    leaveSoon();
   }
 }

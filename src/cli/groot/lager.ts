@@ -1,6 +1,6 @@
 // The log of the store's commands: sessions with actions, as Cloud Foundry's lager has them. Called as grootfs a line is
 // lager's JSON; called as imgfs it goes to the logger of all other commands.
-import { closeSync, openSync } from "node:fs";
+import { openSync } from "node:fs";
 import { type LogFields, type Logger, nullLogger } from "../../base/log.js";
 import { messageOf } from "../failure.js";
 import { printError, writeQuietly } from "../output.js";
@@ -38,7 +38,6 @@ export function lagerLog(component: string, level: LagerLevel, file: string | un
   } catch (cause) {
     throw new Error(`failed to configure logger: ${goPathError("open", file, cause)}`);
   }
-  process.once("exit", () => closeSync(fd));
   const write = (line: string): void => writeQuietly(fd, line);
   return new Lager(component, component, level === "fatal" ? "info" : level, write, "", {});
 }

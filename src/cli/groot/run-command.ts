@@ -1,6 +1,6 @@
 // Runs one command of the store: settings, log and metrics around what its own module does, and failures in the words of
 // the name that was called.
-import { closeSync, openSync } from "node:fs";
+import { openSync } from "node:fs";
 import { createLogger, type LogLevel, logLevels } from "../../base/log.js";
 import { ClosedPipe, printError, visible } from "../output.js";
 import type { Caller } from "./caller.js";
@@ -119,9 +119,7 @@ function logOf(program: Program, settings: Settings, options: StoreOptions): Sto
 
 function openLog(file: string): number {
   try {
-    const fd = openSync(file, "a", 0o644);
-    process.once("exit", () => closeSync(fd));
-    return fd;
+    return openSync(file, "a", 0o644);
   } catch (cause) {
     throw new StoreFailure(`log file ${file}`, { cause });
   }
