@@ -29,9 +29,7 @@ export function registryOptions(flags: RegistryFlags): RegistryOptions {
   if ((username === undefined) !== (passwordStdin === undefined)) {
     throw new Error("--username and --password-stdin go together");
   }
-  if (username !== undefined && (username === "" || username.includes(":"))) {
-    throw new Error("--username: not the name of a user");
-  }
+  if (username !== undefined) checkUsername(username);
   const login =
     username === undefined
       ? {}
@@ -42,6 +40,11 @@ export function registryOptions(flags: RegistryFlags): RegistryOptions {
     ...(tlsVerify === undefined ? {} : { tlsVerify: tlsVerify === "true" }),
     ...(certDir === undefined ? {} : { certDir }),
   };
+}
+
+/** Throws an Error for what cannot be sent as a user's name. */
+export function checkUsername(username: string): void {
+  if (username === "" || username.includes(":")) throw new Error("--username: not the name of a user");
 }
 
 const maxPassword = 64 << 10;

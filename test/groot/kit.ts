@@ -30,10 +30,17 @@ export function program(name: Name): string {
 /** What a caller may have set must not count. */
 const clean = { IMGFS_STORE: "", IMGFS_CONFIG: "", XDG_CONFIG_HOME: "/nonexistent", CI: "1" };
 
+export interface CallOptions {
+  readonly env?: Readonly<Record<string, string>>;
+  readonly input?: string;
+}
+
 export interface TestStore {
   readonly path: string;
   /** Runs a command on this store. */
   call(name: Name, ...words: readonly string[]): Promise<Outcome>;
+  /** The same with variables, and with what it reads on stdin. */
+  callWith(options: CallOptions, name: Name, ...words: readonly string[]): Promise<Outcome>;
   /** The same, and it must end with 0 and say nothing on stderr; its stdout. */
   say(name: Name, ...words: readonly string[]): Promise<string>;
   image(id: string, ...below: readonly string[]): string;
@@ -45,7 +52,9 @@ const stores: TestStore[] = [];
 export function newStore(path = scratch("store")): TestStore {
   const store: TestStore = {
     path,
-    call: (name, ...words) => run(program(name), ["--store", path, ...words], { env: clean }),
+    call: (name, ...words) => store.callWith({}, name, ...words),
+    callWith: ({ env, ...options }, name, ...words) =>
+      run(program(name), ["--store", path, ...words], { ...options, env: { ...clean, ...env } }),
     say: async (name, ...words) => {
       const outcome = await store.call(name, ...words);
       if (outcome.code !== 0 || outcome.stderr !== "") {

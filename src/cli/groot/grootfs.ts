@@ -79,7 +79,7 @@ function tellArguments(command: Command): number {
   try {
     const { log } = makeCaller("grootfs", name, command.args, optionsOf(command));
     if (name === "delete") log.error("parsing-command", "id was not specified");
-    else log.error("parsing-command", "invalid arguments", { args: command.args });
+    else log.error("parsing-command", "invalid arguments", { args: command.args.map(withoutLogin) });
   } catch (cause) {
     if (!(cause instanceof StoreFailure)) throw cause;
     print(`${cause.groot}\n`);
@@ -87,6 +87,11 @@ function tellArguments(command: Command): number {
   }
   print(name === "delete" ? "id was not specified\n" : `invalid arguments - usage: ${grootUsage[name]}\n`);
   return 1;
+}
+
+/** An argument as a log may have it: the name of an image may have a login in it, which is an error of its own. */
+function withoutLogin(word: string): string {
+  return word.replace(/^(docker:\/*).*@(?!sha\d+:)/is, "$1...@");
 }
 
 /** What Go's flag package says. */

@@ -47,6 +47,8 @@ export async function runStoreCommand(
   args: readonly string[],
   options: StoreOptions,
 ): Promise<void> {
+  // Node keeps the words of the command line where other users see them.
+  if (options.password !== undefined) process.title = program;
   const caller = makeCaller(program, command, args, options);
   const { metrics } = caller;
   try {

@@ -1,7 +1,9 @@
 // Images as GrootFS's callers name them, brought into the forms that imgfs takes.
 import { existsSync, statSync } from "node:fs";
+import { parseReference } from "../../oci/reference.js";
+import { messageOf } from "../failure.js";
 import type { Caller } from "./caller.js";
-import { StoreFailure } from "./store-failure.js";
+import { StoreFailure, usage } from "./store-failure.js";
 
 /**
  * The source behind the argument: `oci:///dir[:tag]` is `oci:/dir[:tag]`; called as grootfs a plain path is a tar of one
@@ -10,7 +12,15 @@ import { StoreFailure } from "./store-failure.js";
 export function sourceOf(image: string, { program, options }: Caller): string {
   if (image === "") throw new StoreFailure("an empty image", { groot: "Image source doesn't exist" });
   const scheme = /^([a-z][a-z0-9+.-]*):/i.exec(image)?.[1]?.toLowerCase();
-  if (scheme === "docker") return image;
+  if (scheme === "docker") {
+    try {
+      // Before the name is in a log: it may have a login in it.
+      parseReference(image);
+    } catch (cause) {
+      throw usage(messageOf(cause));
+    }
+    return image;
+  }
   if (/^oci:\/\//i.test(image)) {
     const path = withoutEscapes(image.slice("oci://".length));
     if (!existsSync(path) && !existsSync(path.replace(/[:@][^/]*$/, ""))) throw missing(path);

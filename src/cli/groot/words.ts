@@ -32,7 +32,9 @@ export function failureOf(cause: unknown, caller: Caller): StoreFailure {
 
 /** What GrootFS says of a layer that is not the one of the manifest; undefined for anything else. */
 function validationWords(message: string): string | undefined {
-  const size = /the blob has (\d+) bytes, the descriptor says (\d+)/.exec(message);
+  const size = /(?:the blob|size mismatch: it) has (\d+) bytes, the (?:descriptor|manifest) says (\d+)/.exec(
+    message,
+  );
   if (size !== null) {
     return `layer size is different from the value in the manifest; expected: ${size[2]}, actual ${size[1]}`;
   }
@@ -87,6 +89,6 @@ function grootRegistryWords(cause: RegistryError, image: string): string {
     case "refused":
       return "unable to retrieve auth token: invalid username/password";
     default:
-      return messageOf(cause);
+      return validationWords(messageOf(cause)) ?? messageOf(cause);
   }
 }
