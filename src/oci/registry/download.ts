@@ -70,7 +70,7 @@ async function* bodyFrom(
     checkSize(Number(headers["content-length"]), size);
   }
   let left = size - from;
-  for await (const chunk of body as AsyncIterable<Uint8Array>) {
+  for await (const chunk of body) {
     const piece = skip === 0 ? chunk : chunk.subarray(Math.min(skip, chunk.length));
     skip -= chunk.length - piece.length;
     if (piece.length === 0) continue;

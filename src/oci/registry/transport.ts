@@ -1,6 +1,7 @@
 // One HTTP exchange: connections by host, TLS, proxies, redirects, time limits. It knows nothing of registries.
 // Invariants: an Authorization goes to the origin that it was given for and nowhere else; no redirect leads from TLS to
 // plain HTTP unless certificates do not matter either.
+import { type Answer, exchange, ReadBuffers } from "./body.js";
 import { RegistryError } from "./errors.js";
 import type { Limits, RegistryOptions } from "./options.js";
 import { proxyFor } from "./proxy.js";
@@ -20,10 +21,7 @@ export interface HttpRequest {
   readonly signal?: AbortSignal | undefined;
 }
 
-export interface HttpResponse {
-  readonly status: number;
-  readonly headers: Readonly<Record<string, string | string[] | undefined>>;
-  readonly body: Dispatcher.ResponseData["body"];
+export interface HttpResponse extends Answer {
   /** Where the answer came from, after redirects. */
   readonly url: URL;
 }
@@ -44,6 +42,7 @@ const redirects: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
 export class Transport {
   private readonly options: TransportOptions;
   private readonly dispatchers = new Map<string, Dispatcher>();
+  private readonly buffers = new ReadBuffers();
 
   constructor(options: TransportOptions) {
     this.options = options;
@@ -74,7 +73,7 @@ export class Transport {
 
   private async once(url: URL, { headers, authorization, form, signal }: HttpRequest): Promise<HttpResponse> {
     try {
-      const response = await this.dispatcher(url).request({
+      const request: Dispatcher.DispatchOptions = {
         origin: url.origin,
         path: `${url.pathname}${url.search}`,
         method: form === undefined ? "GET" : "POST",
@@ -86,11 +85,8 @@ export class Transport {
           ...(form === undefined ? {} : { "content-type": "application/x-www-form-urlencoded" }),
         },
         body: form ?? null,
-        ...(signal === undefined ? {} : { signal }),
-      });
-      // Who reads the body hears of its errors; one that nobody reads any more has nobody to tell.
-      response.body.on("error", () => {});
-      return { status: response.statusCode, headers: response.headers, body: response.body, url };
+      };
+      return { ...(await exchange(this.dispatcher(url), request, this.buffers, signal)), url };
     } catch (cause) {
       signal?.throwIfAborted();
       if (url.protocol === "https:" && isClosedUnread(cause)) throw new ClosedUnread();
@@ -120,7 +116,10 @@ export class Transport {
     const proxy = proxyFor(url, environment);
     const made =
       proxy === undefined
-        ? new Agent({ ...common, connect: { ...requestTls, timeout: times.connect } })
+        ? new Agent({
+            ...common,
+            connect: { ...requestTls, timeout: times.connect, onread: this.buffers.onread },
+          })
         : new ProxyAgent({
             ...common,
             uri: proxy.href,
@@ -182,7 +181,7 @@ function redirected(from: URL, location: string): URL {
 
 /** Reads on in the background and forgets it, so that the connection may be used again. */
 export function discard({ body }: HttpResponse): void {
-  body.dump({ limit: 64 << 10 }).catch(() => {});
+  body.dump(64 << 10).catch(() => {});
 }
 
 /** The text of a response, of which `limit` bytes count; undefined for more. */
@@ -195,13 +194,10 @@ export async function readText(response: HttpResponse, limit: number): Promise<s
 export async function readBytes({ body }: HttpResponse, limit: number): Promise<Uint8Array | undefined> {
   const parts: Uint8Array[] = [];
   let size = 0;
-  for await (const part of body as AsyncIterable<Uint8Array>) {
+  for await (const part of body) {
     size += part.length;
-    if (size > limit) {
-      body.destroy();
-      return undefined;
-    }
-    parts.push(part);
+    if (size > limit) return undefined;
+    parts.push(Buffer.from(part));
   }
   return Buffer.concat(parts);
 }
