@@ -11,6 +11,9 @@ const maxPiece = 512 << 10;
 /** Bytes for which it is woken: to wake it for each that arrives costs more than to wait for some. */
 const minPiece = 256 << 10;
 
+/** Bytes left in a full ring for which the writer is woken. */
+const minRoom = capacity / 2;
+
 /** Words in front of the bytes: written and read position, how it ended, and a count of what the writer has done. */
 const Word = { written: 0, read: 1, state: 2, events: 3, length: 4 } as const;
 const State = { open: 0, ended: 1, failed: 2 } as const;
@@ -91,6 +94,6 @@ export function* feedPieces(shared: SharedArrayBuffer): Generator<Uint8Array, vo
     const length = Math.min(available, maxPiece, capacity - at);
     yield bytes.subarray(at, at + length);
     Atomics.store(words, Word.read, (read + length) | 0);
-    Atomics.notify(words, Word.read);
+    if (((Atomics.load(words, Word.written) - read - length) | 0) <= minRoom) Atomics.notify(words, Word.read);
   }
 }
