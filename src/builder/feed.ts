@@ -94,6 +94,7 @@ export function* feedPieces(shared: SharedArrayBuffer): Generator<Uint8Array, vo
     const length = Math.min(available, maxPiece, capacity - at);
     yield bytes.subarray(at, at + length);
     Atomics.store(words, Word.read, (read + length) | 0);
-    if (((Atomics.load(words, Word.written) - read - length) | 0) <= minRoom) Atomics.notify(words, Word.read);
+    if (((Atomics.load(words, Word.written) - read - length) | 0) <= minRoom)
+      Atomics.notify(words, Word.read);
   }
 }

@@ -2,7 +2,7 @@
 // when size and digest are right. Which ingests there are is in ingests.ts.
 // Invariants: `data` is what has arrived, from the first byte on, without gaps; after an error the writer is closed, and what
 // has arrived is there for the next one; nothing is published of bytes that are not those that were asked for.
-import { closeSync, fstatSync, ftruncateSync, read, rmSync, statSync, writev } from "node:fs";
+import { closeSync, fstatSync, ftruncateSync, read, rmSync, statSync, write } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import type { SourceDigest } from "../base/digest.js";
@@ -54,18 +54,21 @@ export const dataName = "data";
 
 /** Bytes that are written at a time, and read. */
 const chunk = 1 << 20;
+const nothing: Uint8Array = new Uint8Array(0);
 
 /** Of descriptors and not of FileHandles: a lock belongs to a descriptor, and is taken where nothing may wait. */
-const file = { read: promisify(read), writev: promisify(writev) };
+const file = { read: promisify(read), write: promisify(write) };
 
 /** The one writer of an ingest. */
 export class Ingest {
   private readonly place: IngestPlace;
   /** Bytes on disk. */
   private stored: number;
-  /** Taken and not written yet; what a write under way has is not among them. */
-  private waiting: Uint8Array[] = [];
-  private waitingBytes = 0;
+  /** Has what was taken and is not written yet, its first `filled` bytes. */
+  private taking = nothing;
+  private filled = 0;
+  /** Takes next, while the other one is written. */
+  private spare = nothing;
   private writing: Promise<void> = Promise.resolve();
   private isClosed = false;
   /** What a write behind has failed with. */
@@ -106,18 +109,23 @@ export class Ingest {
   }
 
   /**
-   * Adds bytes, which must not change afterwards: they are written behind, see {@link flush}. Throws an IngestError when
-   * they are more than the total, when the disk does not take what came before them, or when it was aborted.
+   * Adds a copy of bytes, which is written behind, see {@link flush}. Throws an IngestError when they are more than the
+   * total, when the disk does not take what came before them, or when it was aborted.
    */
   async write(bytes: Uint8Array): Promise<void> {
     this.refuseClosed();
-    this.waiting.push(bytes);
-    this.waitingBytes += bytes.length;
-    if (this.waitingBytes < chunk) return;
-    await this.writing;
-    this.writing = this.writeWaiting();
-    // It is awaited by the next one; no failure of it may count as unhandled until then.
-    this.writing.catch(() => {});
+    for (let done = 0; done < bytes.length; ) {
+      if (this.taking.length === 0) this.taking = Buffer.allocUnsafeSlow(chunk);
+      const length = Math.min(bytes.length - done, chunk - this.filled);
+      this.taking.set(bytes.subarray(done, done + length), this.filled);
+      this.filled += length;
+      done += length;
+      if (this.filled < chunk) return;
+      await this.writing;
+      this.writing = this.writeWaiting();
+      // It is awaited by the next one; no failure of it may count as unhandled until then.
+      this.writing.catch(() => {});
+    }
   }
 
   /** Resolves when everything that was taken is on disk. Throws as {@link write}. */
@@ -126,23 +134,26 @@ export class Ingest {
     await this.writing;
     this.writing = this.writeWaiting();
     await this.writing;
+    // Many may be whole, and wait for their layers.
+    this.taking = nothing;
+    this.spare = nothing;
   }
 
   private async writeWaiting(): Promise<void> {
     const { fd, total, announce } = this.place;
-    let rest = this.waiting;
-    const length = this.waitingBytes;
-    this.waiting = [];
-    this.waitingBytes = 0;
+    const bytes = this.taking;
+    const length = this.filled;
+    [this.taking, this.spare] = [this.spare, bytes];
+    this.filled = 0;
     try {
       if (total !== undefined && this.stored + length > total) {
         throw this.failure("mismatch", `more than ${total} bytes`);
       }
-      while (rest.length > 0) {
+      for (let done = 0; done < length; ) {
         announce("write");
-        const { bytesWritten } = await file.writev(fd, rest, this.stored);
+        const { bytesWritten } = await file.write(fd, bytes, done, length - done, this.stored);
         this.stored += bytesWritten;
-        rest = after(rest, bytesWritten);
+        done += bytesWritten;
       }
       if (this.isAborted()) throw this.failure("absent", "it was aborted");
     } catch (cause) {
@@ -161,7 +172,7 @@ export class Ingest {
     this.refuseClosed();
     const { total, expected, locked, announce } = this.place;
     try {
-      if (this.waitingBytes > 0) throw this.failure("failed", "not everything is written");
+      if (this.filled > 0) throw this.failure("failed", "not everything is written");
       if (total !== undefined && total !== this.stored) {
         throw this.failure("mismatch", `${this.stored} bytes have arrived, expected ${total}`);
       }
@@ -214,17 +225,4 @@ export class Ingest {
   private failure(kind: IngestFailure, message: string): IngestError {
     return new IngestError(kind, this.place.ref, message);
   }
-}
-
-/** What is left of pieces when the first `length` bytes of them are written. */
-function after(pieces: readonly Uint8Array[], length: number): Uint8Array[] {
-  let done = length;
-  const first = pieces.findIndex((piece) => {
-    if (done < piece.length) return true;
-    done -= piece.length;
-    return false;
-  });
-  if (first < 0) return [];
-  const [cut, ...rest] = pieces.slice(first) as [Uint8Array, ...Uint8Array[]];
-  return [cut.subarray(done), ...rest];
 }

@@ -68,7 +68,10 @@ export interface ImageSource {
   readonly digest?: SourceDigest;
   /** Registry and repository that the layers come from, for messages; undefined where nothing is remote. */
   readonly place?: string;
-  /** Opens a remote layer from byte `start` on; what comes ends where the manifest says, and is not checked otherwise. */
+  /**
+   * Opens a remote layer from byte `start` on; what comes ends where the manifest says, and is not checked otherwise. A piece
+   * stays what it is until the next one is asked for.
+   */
   readonly fetch?: (bytes: RemoteBytes, signal?: AbortSignal, start?: number) => AsyncIterable<Uint8Array>;
   /** Ends what the source holds open: connections. */
   readonly close?: () => Promise<void>;
