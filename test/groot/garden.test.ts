@@ -85,12 +85,13 @@ class Garden {
   private async plugin(store: TestStore, action: string, words: readonly string[]): Promise<string> {
     const { code, stdout, stderr } = await run(program(this.name), ["--store", store.path, ...words]);
     // Every line of stderr is to be one of lager.
-    for (const line of stderr.split("\n").filter((each) => each !== "")) JSON.parse(line);
+    const lines = stderr.split("\n").filter((each) => each !== "");
+    if (this.name === "grootfs" || code === 0) for (const line of lines) JSON.parse(line);
     if (code !== 0) throw new Error(`running image plugin ${action}: ${stdout}: exit status ${code}`);
     return stdout;
   }
 
-  async start(): Promise<void> {
+  async start(only?: "unprivileged"): Promise<void> {
     const maps = ["0:4294967294:1", "1:1:4294967293"].flatMap((map) => [
       "--uid-mapping",
       map,
@@ -103,18 +104,28 @@ class Garden {
       "1073741824",
       ...maps,
     ]);
-    await this.plugin(this.privileged, "init-store", ["init-store"]);
+    if (only === undefined) await this.plugin(this.privileged, "init-store", ["init-store"]);
   }
 
   async create(
     handle: string,
     rootfs: string,
-    { privileged = false, quota = 0, scope = "total" as "total" | "exclusive" } = {},
+    {
+      privileged = false,
+      quota = 0,
+      scope = "total" as "total" | "exclusive",
+      username = "",
+      password = "",
+    } = {},
   ): Promise<DesiredSpec> {
     const limit = quota > 0 ? ["--disk-limit-size-bytes", String(quota)] : [];
     const exclusive = quota > 0 && scope === "exclusive" ? ["--exclude-image-from-quota"] : [];
     const url = rootfs.replace("#", ":");
-    const words = ["create", ...limit, ...exclusive, url, handle];
+    const login = [
+      ...(username === "" ? [] : ["--username", username]),
+      ...(password === "" ? [] : ["--password", password]),
+    ];
+    const words = ["create", ...limit, ...exclusive, ...login, url, handle];
     const stdout = await this.plugin(privileged ? this.privileged : this.unprivileged, "create", words);
     const value = JSON.parse(stdout) as DesiredSpec;
     spec(value, "spec");
@@ -189,6 +200,32 @@ describe.skipIf(cannotMount).each(names)(
       expect(await write(exclusive.root.path, 3)).not.toContain("Disk quota exceeded");
       expect(await write(exclusive.root.path, 5)).toContain("Disk quota exceeded");
       for (const handle of ["total", "exclusive"]) await garden.destroy(handle);
+    });
+
+    it("destroys a container in both stores, also where one has never been made", async () => {
+      const garden = new Garden(name);
+      await garden.start("unprivileged");
+      const { root } = await garden.create("only", tarOf(file("f", "1")));
+      await garden.destroy("only");
+      await garden.destroy("only");
+      expect(existsSync(root.path)).toBe(false);
+    });
+
+    it("logs in to a registry with the user's own name and password", async () => {
+      const garden = new Garden(name);
+      await garden.start();
+      // Nothing listens there: what counts is that the words are taken, and that the password is not told.
+      const failing = garden.create("x", "docker://127.0.0.1:1/a/b#1", {
+        username: "ann",
+        password: "s3cret",
+      });
+      const why = await failing.then(
+        () => "",
+        (cause: Error) => cause.message,
+      );
+      expect(why).toMatch(/^running image plugin create: /);
+      expect(why).not.toContain("s3cret");
+      if (name === "grootfs") expect(why).toContain("127.0.0.1:1/a/b: manifest 1: connection refused");
     });
 
     it("tells its users why a container could not be made", async () => {

@@ -89,13 +89,13 @@ describe.skipIf(missing)(titleOf("an ordinary user's store", missing), () => {
   });
 
   it.each(["runc", "crun"])(
-    "runs a container by %s, as root of a user namespace of its own",
+    "runs a container by %s, as root of a user namespace of its own, whose quota bites inside",
     async (runtime) => {
       const outcome = await asUser(`
-      imgfs create "oci:$layout" "of-${runtime}" > out
+      imgfs create --disk-limit-size-bytes 1M --exclude-image-from-quota "oci:$layout" "of-${runtime}" > out
       imgfs bundle "of-${runtime}" bundle
-      sed -i 's|"/bin/sh"$|"/bin/sh", "-c", "cat /proc/self/uid_map; echo written > /written"|' bundle/config.json
-      ${runtime === "crun" ? "crun --cgroup-manager=disabled" : "runc"} --root "$HOME/run" run --bundle bundle "imgfs-${process.pid}-${runtime}" < /dev/null
+      sed -i 's|"/bin/sh"$|"/bin/sh", "-c", "cat /proc/self/uid_map; echo written > /written; dd if=/dev/zero of=/big bs=64k count=32 2>\\&1"|' bundle/config.json
+      ${runtime === "crun" ? "crun --cgroup-manager=disabled" : "runc"} --root "$HOME/run" run --bundle bundle "imgfs-${process.pid}-${runtime}" < /dev/null | sed 's/^dd: .*: //' | grep -v records
       cat ".local/share/imgfs/images/of-${runtime}/diff/written"
       imgfs delete "of-${runtime}"
       rm -rf bundle run out
@@ -103,7 +103,9 @@ describe.skipIf(missing)(titleOf("an ordinary user's store", missing), () => {
       expect(outcome).toMatchObject({
         code: 0,
         stderr: "",
-        stdout: expect.stringMatching(/^\s*0\s+54242\s+1\nwritten\nImage of-\w+ deleted\n$/),
+        stdout: expect.stringMatching(
+          /^\s*0\s+54242\s+1\nDisk quota exceeded\n[^\n]* copied, [^\n]*\nwritten\nImage of-\w+ deleted\n$/,
+        ),
       });
     },
   );

@@ -92,9 +92,10 @@ describe.skipIf(cannotMount).each(["runc", "crun"] as const)(titleOf("%s", canno
     expect(await succeed("stat", ["-c", "%u", store.image("mapped", "diff/written")])).toBe("100000\n");
   });
 
-  it("runs a spec that Garden would make of create's output", async () => {
+  it("runs a spec that Garden would make of create's output, whose quota bites inside", async () => {
     store = await madeStore();
-    const said = await store.say("grootfs", "create", `oci://${layout}`, "garden");
+    const limit = ["--disk-limit-size-bytes", String(MiB), "--exclude-image-from-quota"];
+    const said = await store.say("grootfs", "create", ...limit, `oci://${layout}`, "garden");
     const desired = JSON.parse(said) as { process: { env: string[] }; root: { path: string } };
     const bundle = scratchDirectory("bundle");
     await succeed("runc", ["spec", "--bundle", bundle]);
@@ -104,10 +105,13 @@ describe.skipIf(cannotMount).each(["runc", "crun"] as const)(titleOf("%s", canno
       Object.assign(config.process, {
         terminal: false,
         env: desired.process.env,
-        args: ["/bin/sh", "-c", "echo $PATH > /w; cat /w"],
+        args: ["/bin/sh", "-c", "echo $PATH > /w; cat /w; dd if=/dev/zero of=/big bs=64k count=32"],
       });
     });
-    expect(await runBundle(runtime, bundle)).toMatchObject({ code: 0, stdout: "/bin\n" });
+    const outcome = await runBundle(runtime, bundle);
+    expect(outcome).toMatchObject({ code: 1, stdout: "/bin\n" });
+    expect(outcome.stderr).toContain("Disk quota exceeded");
+    expect(await store.say("grootfs", "stats", "garden")).toContain(`"exclusive_bytes_used":${MiB},`);
     expect(readFileSync(store.image("garden", "diff/w"), "utf8")).toBe("/bin\n");
   });
 });
