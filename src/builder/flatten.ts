@@ -6,8 +6,9 @@ import { basename, dirname, join, resolve } from "node:path";
 import { type Digest, sha256 } from "../base/digest.js";
 import { type Codec, codecText, noCodec } from "../imgfs/codec.js";
 import { type FlatSummary, flattenImage } from "../imgfs/flatten.js";
-import { CONFIG_FILE } from "../imgfs/folder.js";
+import { blobFile, CONFIG_FILE } from "../imgfs/folder.js";
 import { Image } from "../imgfs/image.js";
+import { isLayerOf } from "../imgfs/layer-key.js";
 import { MAGIC } from "../imgfs/layout.js";
 import { checkConfig } from "../oci/config.js";
 import { type BuildOptions, type BuildResult, buildImage } from "./image.js";
@@ -126,11 +127,24 @@ export function configOf(index: string, image: Image): Buffer | undefined {
 function checkLayers(index: string, image: Image, bytes: Buffer): void {
   const path = join(dirname(index), CONFIG_FILE);
   const { diffIds } = checkConfig(path, bytes, image.blobs.length, undefined);
-  const layer = image.blobs.findIndex(({ source }, i) => source !== diffIds[i]);
+  const layer = image.blobs.findIndex(
+    ({ source, codec }, i) =>
+      source !== diffIds[i] && !isPlaced(join(dirname(index), blobFile(source, codec)), diffIds[i] as Digest),
+  );
   if (layer < 0) return;
   throw new Error(
     `${path}: layer ${layer + 1} is ${diffIds[layer]}, in the index ${image.blobs[layer]?.source}`,
   );
+}
+
+/** Whether the layer at `path` is that of a diffID, its entries placed under a directory. */
+function isPlaced(path: string, diffId: Digest): boolean {
+  const layer = Image.open(path);
+  try {
+    return isLayerOf(layer, diffId);
+  } finally {
+    layer.close();
+  }
 }
 
 /** Refuses to replace what is not ours. */

@@ -10,6 +10,8 @@ import { type Digest, type SourceDigest, sha256 } from "../base/digest.js";
 import { type Codec, noCodec } from "../imgfs/codec.js";
 import { blobFile, CONFIG_FILE, INDEX_FILE } from "../imgfs/folder.js";
 import { Image } from "../imgfs/image.js";
+import { layerKey } from "../imgfs/layer-key.js";
+import { checkBases } from "../imgfs/lower-directory.js";
 import { mergeLayers } from "../imgfs/merge.js";
 import type { LayerSummary } from "../imgfs/writer.js";
 import { makeConfig } from "../oci/config.js";
@@ -17,7 +19,7 @@ import { isRemote, openSource } from "../oci/open.js";
 import type { RegistryOptions } from "../oci/registry/options.js";
 import type { ImageSource, LayerSource } from "../oci/source.js";
 import type { ConvertedLayer } from "./layer.js";
-import { builtLayer, convertChosen, reusedLayer, summaryOfBlob } from "./layers.js";
+import { builtLayer, convertChosen, ofLayer, reusedLayer, summaryOfBlob } from "./layers.js";
 import { type PoolOptions, Threads } from "./pool.js";
 import { Staging } from "./staging.js";
 import { createUnpacking } from "./unpacking.js";
@@ -200,7 +202,11 @@ function realPlace(path: string): string {
 }
 
 /** A layer of the image and the file that holds its blob for now. */
-type StagedLayer = BuiltLayer & { readonly current: string; readonly staged: string | undefined };
+type StagedLayer = BuiltLayer & {
+  readonly current: string;
+  readonly staged: string | undefined;
+  readonly source: LayerSource;
+};
 
 interface Hooks {
   readonly codec: Codec;
@@ -219,11 +225,12 @@ async function convertLayers(
   staged.forEach((result, layer) => {
     if (result !== undefined) onEvent({ type: "layer-done", layer, result });
   });
+  const keys = image.layers.map(keyOf);
   const firstOf = new Map<Digest, number>();
   const todo: number[] = [];
-  image.layers.forEach((layer, i) => {
-    if (staged[i] !== undefined || (layer.diffId !== undefined && firstOf.has(layer.diffId))) return;
-    if (layer.diffId !== undefined) firstOf.set(layer.diffId, i);
+  keys.forEach((key, i) => {
+    if (staged[i] !== undefined || (key !== undefined && firstOf.has(key))) return;
+    if (key !== undefined) firstOf.set(key, i);
     todo.push(i);
   });
   const name = (layer: number): string => `layer-${layer}`;
@@ -240,19 +247,30 @@ async function convertLayers(
       onEvent({ type: "layer-done", layer, result });
     },
   });
-  return image.layers.map((layer, i) => {
-    const result = staged[i] ?? staged[firstOf.get(layer.diffId as Digest) as number];
+  return keys.map((key, i) => {
+    const result = staged[i] ?? staged[firstOf.get(key as Digest) as number];
     return result as StagedLayer;
   });
 }
 
+/** What the layer's blob is of; undefined where its diffID is not known before it has been read. */
+function keyOf({ diffId, baseDirectory }: LayerSource): Digest | undefined {
+  return diffId && layerKey(diffId, baseDirectory);
+}
+
 /** The blob of an earlier build when there is a sound one: its header and page digests are read, not its data. */
 function reusable(layer: LayerSource, codec: Codec, staging: Staging): StagedLayer | undefined {
-  if (layer.diffId === undefined) return undefined;
-  const path = join(staging.folder, blobFile(layer.diffId, codec));
-  const summary = summaryOfBlob(path, layer.diffId, codec);
+  const key = keyOf(layer);
+  if (layer.diffId === undefined || key === undefined) return undefined;
+  const path = join(staging.folder, blobFile(key, codec));
+  const summary = summaryOfBlob(path, key, codec);
   if (summary === undefined) return undefined;
-  return { ...reusedLayer(layer, layer.diffId, path, summary), current: path, staged: undefined };
+  return {
+    ...reusedLayer(layer, layer.diffId, path, summary),
+    current: path,
+    staged: undefined,
+    source: layer,
+  };
 }
 
 function stagedLayer(
@@ -262,8 +280,13 @@ function stagedLayer(
   staging: Staging,
   name: string,
 ): StagedLayer {
-  const path = join(staging.folder, blobFile(converted.diffId, codec));
-  return { ...builtLayer(layer, converted, codec, path), current: staging.pathOf(name), staged: name };
+  const path = join(staging.folder, blobFile(layerKey(converted.diffId, layer.baseDirectory), codec));
+  return {
+    ...builtLayer(layer, converted, codec, path),
+    current: staging.pathOf(name),
+    staged: name,
+    source: layer,
+  };
 }
 
 /** The index over the layers. An error that names a blob's file is made to name the layer. */
@@ -271,13 +294,19 @@ function mergeIndex(layers: readonly StagedLayer[]): Uint8Array {
   const blobs: Image[] = [];
   try {
     for (const { current } of layers) blobs.push(Image.open(current));
+    checkBases(
+      layers.map(({ source }, i) => ({
+        image: blobs[i] as Image,
+        baseDirectory: source.baseDirectory,
+      })),
+    );
     return mergeLayers(blobs);
   } catch (cause) {
-    const { message } = cause as Error;
-    const layer = layers.findIndex(({ current }) => message.startsWith(`${current}: `));
-    if (layer < 0) throw cause;
-    const { current, digest, diffId } = layers[layer] as StagedLayer;
-    throw new Error(`layer ${layer + 1} (${digest ?? diffId}): ${message.slice(current.length + 2)}`);
+    throw ofLayer(
+      cause as Error,
+      layers.map(({ current }) => current),
+      layers.map(({ digest, diffId }) => digest ?? diffId),
+    );
   } finally {
     for (const blob of blobs) blob.close();
   }
@@ -299,9 +328,9 @@ function indexNumbers(
 /** Names the blobs, each once however often its layer occurs. */
 function publishLayers(layers: readonly StagedLayer[], codec: Codec, staging: Staging): BuiltLayer[] {
   const done = new Set<string>();
-  return layers.map(({ current: _, staged, ...layer }) => {
+  return layers.map(({ current: _, staged, source, ...layer }) => {
     if (staged !== undefined && !done.has(staged)) {
-      staging.publish(staged, blobFile(layer.diffId, codec));
+      staging.publish(staged, blobFile(layerKey(layer.diffId, source.baseDirectory), codec));
       done.add(staged);
     }
     return layer;

@@ -2,6 +2,8 @@
 // a later entry wins, a directory keeps its children when it is described again, anything else that takes the place of
 // a directory drops them. Whiteouts and opaque markers act on lower layers only, wherever they stand in the tar
 // (image-spec, layer.md#whiteouts); only the last component of a name is ever a marker.
+// With a base directory that is where the layer is unpacked: it is the root of the paths of entries, whiteouts and hard link
+// targets, and what leads there is left to the layers below.
 // Invariant: entries are placed by their literal path. None is followed through a symlink, here or on the host.
 import { displayName, type Name } from "../base/bytes.js";
 import {
@@ -29,6 +31,13 @@ const noXattrs: readonly Xattr[] = [];
 /** What an entry says of its inode. */
 type Metadata = Pick<FileInode, "mode" | "uid" | "gid" | "mtimeSec" | "mtimeNsec" | "xattrs">;
 
+interface Found {
+  readonly entry: LayerEntry | undefined;
+  /** From the root. */
+  readonly path: Buffer;
+  readonly removed: boolean;
+}
+
 interface PendingLink {
   readonly directory: DirectoryInode;
   readonly name: Name;
@@ -39,13 +48,21 @@ export class LayerTree {
   /** Not explicit until the tar describes it: lower layers then say what the root is like. */
   readonly root: DirectoryInode = implicitDirectory();
   private readonly literal: boolean;
+  /** Components of the base directory; none where it is the root. */
+  private readonly base: readonly Name[];
   private readonly pending: PendingLink[] = [];
   /** Files under AUFS's `.wh..wh.plnk`: not part of the tree, but hard links name them. */
   private readonly hidden = new Map<string, LayerInode>();
 
-  /** `literal`: members may say that their names are no markers. */
-  constructor({ literal = false }: { readonly literal?: boolean } = {}) {
+  /** `literal`: members may say that their names are no markers. `base`: where entries are placed, the root unless given. */
+  constructor({
+    literal = false,
+    base = [],
+  }: { readonly literal?: boolean; readonly base?: readonly Name[] } = {}) {
     this.literal = literal;
+    this.base = base;
+    // It is there also when the layer is empty: merging checks that the layers below have it.
+    this.parent(base);
   }
 
   /**
@@ -53,22 +70,23 @@ export class LayerTree {
    * body has been stored; undefined for everything else. Throws an Error that says what is wrong with the entry.
    */
   add(member: TarMember): FileInode | undefined {
-    const parts = components(member.path);
-    const name = parts.pop();
+    const own = components(member.path);
+    const name = own.pop();
     if (name === undefined) {
       if (member.type !== "directory") throw new Error(`a ${member.type} cannot be the root`);
-      describe(this.root, metadataOf(member));
+      describe(this.parent(this.base), metadataOf(member));
       return undefined;
     }
+    const parts = this.base.length === 0 ? own : components(joined([...this.base, ...own]));
     if (member.literal) {
       if (!this.literal) throw new Error(`pax ${literalKey} is not for layers of an image`);
       return this.place(member, parts, name);
     }
-    if (name === opaqueMarker && !parts.some(isMetadata)) {
+    if (name === opaqueMarker && !own.some(isMetadata)) {
       this.parent(parts).opaque = true;
       return undefined;
     }
-    if (isMetadata(name) || parts.some(isMetadata)) return this.addHidden(member, [...parts, name]);
+    if (isMetadata(name) || own.some(isMetadata)) return this.addHidden(member, [...parts, name]);
     if (name.startsWith(whiteoutPrefix)) {
       this.addWhiteout(this.parent(parts), name.slice(whiteoutPrefix.length) as Name);
       return undefined;
@@ -80,9 +98,9 @@ export class LayerTree {
   finish(): DirectoryInode {
     for (const { directory, name, link } of this.pending) {
       if (directory.entries.get(name) !== link) continue;
-      let entry = this.find(link.target).entry;
+      let { entry } = this.findAt(link.target);
       for (let hops = 0; entry?.type === "link" && hops < maxHops; hops++)
-        entry = this.find(entry.target).entry;
+        ({ entry } = this.findAt(entry.target));
       if (entry === undefined || entry.type === "link" || entry.type === "whiteout") continue;
       if (entry.type === InodeType.directory) {
         throw new Error(`entry ${displayName(name)}: ${linkFault(link.target, "is a directory")}`);
@@ -139,7 +157,12 @@ export class LayerTree {
    * Looks a hard link's target up in this layer, through the symlinks the layer has, never out of the root. `path` is
    * what to look for in lower layers; `removed` says that they cannot have it.
    */
-  private find(target: Buffer): { entry: LayerEntry | undefined; path: Buffer; removed: boolean } {
+  private find(target: Buffer): Found {
+    return this.findAt(joined([...this.base, ...components(target)]));
+  }
+
+  /** The same by the path from the root. */
+  private findAt(target: Buffer): Found {
     let parts = components(target);
     const aside = this.hidden.get(parts.join("/"));
     if (aside !== undefined) return { entry: aside, path: joined(parts), removed: false };

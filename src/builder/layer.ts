@@ -3,9 +3,10 @@
 // Invariant: the blob is finished only after size, digest and diffID have been found right.
 import { createHash, type Hash } from "node:crypto";
 import { availableParallelism } from "node:os";
-import { displayName } from "../base/bytes.js";
+import { displayName, type Name } from "../base/bytes.js";
 import { type Digest, digestOf, type SourceDigest } from "../base/digest.js";
 import type { Codec } from "../imgfs/codec.js";
+import { layerKey } from "../imgfs/layer-key.js";
 import type { FileInode } from "../imgfs/tree.js";
 import { type LayerSummary, LayerWriter } from "../imgfs/writer.js";
 import type { LayerSource } from "../oci/source.js";
@@ -102,7 +103,7 @@ export async function convertLayer(task: LayerTask, watch: Watch = unwatched): P
       if (source.diffId !== undefined && diffId !== source.diffId) {
         throw new Error(`diffID mismatch: the uncompressed bytes are ${diffId}, expected ${source.diffId}`);
       }
-      const summary = writer.finish(sink.tree.finish(), diffId);
+      const summary = writer.finish(sink.tree.finish(), layerKey(diffId, source.baseDirectory));
       return { summary, diffId, digest, compression, tarSize, milliseconds: performance.now() - start };
     } catch (cause) {
       writer.abort();
@@ -143,8 +144,12 @@ class LayerSink implements TarHandler {
 
   constructor(writer: LayerWriter, source: LayerSource) {
     this.writer = writer;
-    // A layer of an image must be the same to every program that reads it; a bare tar or tree is ours alone.
-    this.tree = new LayerTree({ literal: source.diffId === undefined });
+    const { baseDirectory, claim, diffId } = source;
+    this.tree = new LayerTree({
+      // A layer of an image must be the same to every program that reads it; a bare tar or tree is ours alone.
+      literal: diffId === undefined && claim === undefined,
+      base: (baseDirectory?.split("/") ?? []) as Name[],
+    });
   }
 
   member(member: TarMember): void {

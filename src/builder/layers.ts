@@ -4,6 +4,7 @@ import { existsSync } from "node:fs";
 import type { Digest } from "../base/digest.js";
 import { type Codec, codecText } from "../imgfs/codec.js";
 import { Image } from "../imgfs/image.js";
+import { MissingBase } from "../imgfs/lower-directory.js";
 import { RegistryError } from "../oci/registry/errors.js";
 import type { ImageSource, LayerSource } from "../oci/source.js";
 import type { BlobSummary, BuildEvent, BuiltLayer } from "./image.js";
@@ -35,7 +36,8 @@ export async function convertChosen(
   const layerAt = (task: number): LayerSource => image.layers[numberOf(task)] as LayerSource;
   const tasks = layers.map((layer, task) => ({ source: layerAt(task), target: target(layer), codec }));
   const fault = (task: number, cause: Error): Error => {
-    const id = layerAt(task).digest ?? layerAt(task).diffId;
+    const { digest, claim, diffId } = layerAt(task);
+    const id = digest ?? claim?.digest ?? diffId;
     const place = image.place === undefined ? "" : `${image.place}: `;
     const subject = `${place}layer ${numberOf(task) + 1}${id === undefined ? "" : ` (${id})`}`;
     if (cause instanceof RegistryError) return cause.within(subject);
@@ -98,8 +100,23 @@ export function reusedLayer(
   };
 }
 
-/** What a blob says of itself; undefined where there is none, or none that is sound and of this layer and codec. */
-export function summaryOfBlob(path: string, diffId: Digest, codec: Codec): BlobSummary | undefined {
+/**
+ * An error of merging layers, lowest first: one that names a blob's file, or a layer by its number, is made to name the layer
+ * as the image does.
+ */
+export function ofLayer(cause: Error, files: readonly string[], names: readonly string[]): Error {
+  const named = files.findIndex((file) => cause.message.startsWith(`${file}: `));
+  const layer = cause instanceof MissingBase ? cause.layer : named;
+  if (layer < 0) return cause;
+  const skip = named < 0 ? 0 : (files[named] as string).length + 2;
+  return new Error(`layer ${layer + 1} (${names[layer]}): ${cause.message.slice(skip)}`);
+}
+
+/**
+ * What a blob says of itself; undefined where there is none, or none that is sound and of this layer, by its key, and of this
+ * codec.
+ */
+export function summaryOfBlob(path: string, key: Digest, codec: Codec): BlobSummary | undefined {
   if (!existsSync(path)) return undefined;
   let blob: Image;
   try {
@@ -108,8 +125,7 @@ export function summaryOfBlob(path: string, diffId: Digest, codec: Codec): BlobS
     return undefined;
   }
   try {
-    const isIt =
-      blob.kind === "layer" && blob.source === diffId && codecText(blob.codec) === codecText(codec);
+    const isIt = blob.kind === "layer" && blob.source === key && codecText(blob.codec) === codecText(codec);
     return isIt ? summaryOf(blob) : undefined;
   } finally {
     blob.close();

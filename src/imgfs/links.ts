@@ -13,7 +13,8 @@ export interface LayerInodeRef {
   readonly row: number;
 }
 
-interface Place {
+/** A directory of one of the layers. */
+export interface Place {
   readonly layer: number;
   readonly row: number;
 }
@@ -59,7 +60,7 @@ export class LinkResolver {
   private walk(layer: number, path: Uint8Array): LayerInodeRef | string {
     const own = this.layers[layer] as Image;
     let mask = 0;
-    let places: Place[] = own.isOpaque(0) ? [] : this.roots(layer);
+    let places: Place[] = own.isOpaque(0) ? [] : rootsBelow(this.layers, layer);
     for (let start = 0; start <= path.length; ) {
       const slash = path.indexOf(SLASH, start);
       const end = slash < 0 ? path.length : slash;
@@ -68,7 +69,7 @@ export class LinkResolver {
       const masking = mask < 0 ? -1 : own.find(mask, path, start, end);
       const maskType = masking < 0 ? 0 : own.entryType(masking);
       if (maskType === EntryType.whiteout) return "the target does not exist in the layers below";
-      const next = this.step(places, path, start, end);
+      const next = stepInto(this.layers, places, path, start, end);
       if (!Array.isArray(next)) {
         if (!isLast) return "the target does not exist in the layers below";
         return next.entry < 0 ? next : this.resolve(next.layer, next.directory, next.entry);
@@ -81,41 +82,49 @@ export class LinkResolver {
     }
     return "the target is a directory";
   }
+}
 
-  private roots(below: number): Place[] {
-    const places: Place[] = [];
-    for (let layer = below - 1; layer >= 0; layer--) {
-      places.push({ layer, row: 0 });
-      if ((this.layers[layer] as Image).isOpaque(0)) break;
-    }
-    return places;
+/** The roots of the layers below one, top first, down to one that is opaque. */
+export function rootsBelow(layers: readonly Image[], below: number): Place[] {
+  const places: Place[] = [];
+  for (let layer = below - 1; layer >= 0; layer--) {
+    places.push({ layer, row: 0 });
+    if ((layers[layer] as Image).isOpaque(0)) break;
   }
+  return places;
+}
 
-  /** The directories a name leads to, top first; or the one inode, or with `entry` the link, that it names. */
-  private step(
-    places: readonly Place[],
-    path: Uint8Array,
-    start: number,
-    end: number,
-  ): Place[] | { layer: number; row: number; directory: number; entry: number } {
-    const next: Place[] = [];
-    for (const { layer, row: directory } of places) {
-      const image = this.layers[layer] as Image;
-      const entry = image.find(directory, path, start, end);
-      if (entry < 0) continue;
-      const type = image.entryType(entry);
-      if (type === EntryType.whiteout) break;
-      if (type !== EntryType.directory) {
-        if (next.length > 0) break;
-        if (type === EntryType.link) return { layer, row: -1, directory, entry };
-        return { layer, row: image.entryRow(directory, entry), directory, entry: -1 };
-      }
-      const row = image.entryRow(directory, entry);
-      next.push({ layer, row });
-      if (image.isOpaque(row)) break;
+/** What is no directory at a name: an inode by its row, or with `entry` a link. */
+interface Leaf extends Place {
+  readonly directory: number;
+  readonly entry: number;
+}
+
+/** The directories a name leads to from others that are one, top first; or the one inode or link that it names. */
+export function stepInto(
+  layers: readonly Image[],
+  places: readonly Place[],
+  path: Uint8Array,
+  start: number,
+  end: number,
+): Place[] | Leaf {
+  const next: Place[] = [];
+  for (const { layer, row: directory } of places) {
+    const image = layers[layer] as Image;
+    const entry = image.find(directory, path, start, end);
+    if (entry < 0) continue;
+    const type = image.entryType(entry);
+    if (type === EntryType.whiteout) break;
+    if (type !== EntryType.directory) {
+      if (next.length > 0) break;
+      if (type === EntryType.link) return { layer, row: -1, directory, entry };
+      return { layer, row: image.entryRow(directory, entry), directory, entry: -1 };
     }
-    return next;
+    const row = image.entryRow(directory, entry);
+    next.push({ layer, row });
+    if (image.isOpaque(row)) break;
   }
+  return next;
 }
 
 /** Path of an entry from the root, for messages. */

@@ -4,9 +4,11 @@
 import { open, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { type Digest, digestAlgorithm, digestHex, type SourceDigest } from "../base/digest.js";
+import { baseDirectoryOf } from "./base-directory.js";
 import { checkDigest } from "./config.js";
-import { type Descriptor, maxJsonBytes } from "./schema.js";
+import { type ClaimedDescriptor, type Descriptor, maxJsonBytes } from "./schema.js";
 import type { FileBytes, LayerBytes, LayerSource, RemoteBytes } from "./source.js";
+import { displayUrl, followed } from "./urls.js";
 
 /** Where blobs are. */
 export interface Blobs {
@@ -16,11 +18,21 @@ export interface Blobs {
   readonly find: (digest: SourceDigest, blob: Descriptor) => Promise<FileBytes | RemoteBytes | undefined>;
   /** The bytes of a small one, checked, where it is not in a file. */
   readonly fetch?: (kind: "manifest" | "config", subject: string, blob: Descriptor) => Promise<Uint8Array>;
+  /** Layers that are not here come from the URLs of their descriptors. */
+  readonly followsUrls?: boolean;
+  /** Where a layer is by a digest that is not believed. Where there is this, sizes are not compared. */
+  readonly findClaimed?: (digest: string) => Promise<FileBytes | undefined>;
 }
 
 /** A blob's path in a layout, image-layout.md#blobs. Made of a checked digest, so it cannot lead out of the layout. */
 export function blobPath(digest: SourceDigest): string {
   return join("blobs", digestAlgorithm(digest), digestHex(digest));
+}
+
+/** The same of a digest that is not believed; its grammar has no slash and no dot after the colon (schema.ts). */
+export function claimedPath(digest: string): string {
+  const colon = digest.indexOf(":");
+  return join("blobs", digest.slice(0, colon), digest.slice(colon + 1));
 }
 
 /** A whole file as bytes of a source; undefined when there is none at the path. */
@@ -35,10 +47,16 @@ export async function wholeFile(path: string): Promise<FileBytes | undefined> {
 }
 
 /** Where the object of a descriptor is: embedded data first. Throws an Error naming `subject` when it is nowhere. */
-async function locate(blobs: Blobs, subject: string, blob: Descriptor): Promise<LayerBytes> {
-  const bytes = typeof blob.data === "string" ? embedded(blob.data) : await blobs.find(blob.digest, blob);
-  if (bytes === undefined) throw new Error(`${blobs.place}: ${subject}: ${missing(blob)}`);
-  if (bytes.size !== blob.size) {
+async function locate(
+  blobs: Blobs,
+  subject: string,
+  blob: Descriptor,
+  elsewhere?: RemoteBytes,
+): Promise<LayerBytes> {
+  const here = typeof blob.data === "string" ? embedded(blob.data) : await blobs.find(blob.digest, blob);
+  const bytes = here ?? elsewhere;
+  if (bytes === undefined) throw new Error(`${blobs.place}: ${subject}: ${missing(blobs, blob)}`);
+  if (bytes.size !== blob.size && blobs.findClaimed === undefined) {
     throw new Error(
       `${blobs.place}: ${subject}: the blob has ${bytes.size} bytes, the descriptor says ${blob.size}`,
     );
@@ -51,9 +69,27 @@ function embedded(data: string): LayerBytes {
   return { kind: "embedded", bytes, size: bytes.length };
 }
 
-function missing({ mediaType, urls }: Descriptor): string {
+/** A layer at the URLs of its descriptor; undefined where none is followed. */
+function remote(
+  { followsUrls }: Blobs,
+  { urls }: Pick<Descriptor, "urls">,
+  size: number,
+  digest: SourceDigest | undefined,
+): RemoteBytes | undefined {
+  const places = followsUrls === true ? followed(urls).map(({ href }) => href) : [];
+  return places.length === 0 ? undefined : { kind: "remote", digest, size, urls: places, isForeign: true };
+}
+
+function missing(
+  { followsUrls }: Blobs,
+  { mediaType, urls }: Pick<Descriptor, "mediaType" | "urls">,
+): string {
+  if (followsUrls === true && urls?.length) {
+    return "the blob is missing, and none of its URLs is fetched: that needs http or https, and no login in it";
+  }
   if (mediaType === undefined || !/foreign|nondistributable/.test(mediaType)) return "the blob is missing";
-  const from = urls?.length ? `; it comes from ${urls.join(" or ")}` : "";
+  const places = followed(urls).map(displayUrl);
+  const from = places.length > 0 ? `; it comes from ${places.join(" or ")}` : "";
   return `a layer that is not distributed with its image (${mediaType}), and is not here${from}`;
 }
 
@@ -64,14 +100,18 @@ export async function readBlob(
   subject: string,
   blob: Descriptor,
 ): Promise<Uint8Array> {
-  if (blob.size > maxJsonBytes) {
-    throw new Error(`${blobs.place}: ${subject}: ${blob.size} bytes, at most ${maxJsonBytes} are accepted`);
-  }
+  refuseLarge(blobs, subject, blob);
   if (blobs.fetch !== undefined && typeof blob.data !== "string") return blobs.fetch(kind, subject, blob);
   const found = await locate(blobs, subject, blob);
+  refuseLarge(blobs, subject, found);
   const bytes = found.kind === "embedded" ? found.bytes : await readRange(found as FileBytes);
   checkDigest(`${blobs.place}: ${subject}`, bytes, blob.digest);
   return bytes;
+}
+
+function refuseLarge({ place }: Blobs, subject: string, { size }: { readonly size: number }): void {
+  if (size <= maxJsonBytes) return;
+  throw new Error(`${place}: ${subject}: ${size} bytes, at most ${maxJsonBytes} are accepted`);
 }
 
 /** The bytes of a range, all of them. The caller has bounded its size. */
@@ -110,8 +150,42 @@ export async function layerSource(
   index: number,
   diffId: Digest,
 ): Promise<LayerSource> {
-  const subject = `layer ${index + 1} (${layer.digest})`;
+  const { digest } = layer;
+  const subject = subjectOf(layer, index);
+  const about = describe(subject, layer);
+  const bytes = await locate(blobs, subject, layer, remote(blobs, layer, layer.size, digest));
+  return { ...about, bytes, digest, diffId };
+}
+
+/** A layer whose descriptor is not believed: where its bytes are, and nothing of what they should be. */
+export async function claimedLayer(
+  blobs: Blobs,
+  layer: ClaimedDescriptor,
+  index: number,
+): Promise<LayerSource> {
+  const { data, digest, size } = layer;
+  const subject = subjectOf(layer, index);
+  const about = describe(subject, layer);
+  const bytes =
+    (typeof data === "string" ? embedded(data) : await blobs.findClaimed?.(digest)) ??
+    remote(blobs, layer, 0, undefined);
+  if (bytes === undefined) throw new Error(`${blobs.place}: ${subject}: ${missing(blobs, layer)}`);
+  return { ...about, bytes, digest: undefined, diffId: undefined, claim: { digest, size } };
+}
+
+function subjectOf({ digest }: ClaimedDescriptor, index: number): string {
+  return `layer ${index + 1} (${digest})`;
+}
+
+function describe(
+  subject: string,
+  layer: ClaimedDescriptor,
+): Pick<LayerSource, "mediaType" | "baseDirectory"> {
   const mediaType = layer.mediaType ?? "application/vnd.oci.image.layer.v1.tar";
   if (mediaType.includes("encrypted")) throw new Error(`${subject}: encrypted layers are not supported`);
-  return { bytes: await locate(blobs, subject, layer), mediaType, digest: layer.digest, diffId };
+  try {
+    return { mediaType, baseDirectory: baseDirectoryOf(layer) };
+  } catch (cause) {
+    throw new Error(`${subject}: ${(cause as Error).message}`);
+  }
 }

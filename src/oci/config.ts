@@ -1,7 +1,18 @@
 // Image configs: the check every source makes of one, and the config of an image that came without (tar:FILE).
+import type * as v from "valibot";
 import { type Digest, digestAlgorithm, digestBy, type SourceDigest } from "../base/digest.js";
 import { formatPlatform, type Platform, parsePlatform, platformOf, platformScore } from "./platform.js";
-import { Config, parseJson } from "./schema.js";
+import { ClaimedConfig, Config, parseJson } from "./schema.js";
+
+/** The platform of a config whose diffIDs are not believed; only their number must be that of the layers. */
+export function checkClaimedConfig(
+  subject: string,
+  bytes: Uint8Array,
+  layers: number,
+  asked: Platform | undefined,
+): string {
+  return check(subject, parseJson(subject, bytes, ClaimedConfig), layers, asked);
+}
 
 /** What a config says, checked against the manifest that names it. */
 export interface CheckedConfig {
@@ -21,6 +32,15 @@ export function checkConfig(
   asked: Platform | undefined,
 ): CheckedConfig {
   const config = parseJson(subject, bytes, Config);
+  return { platform: check(subject, config, layers, asked), diffIds: config.rootfs.diff_ids };
+}
+
+function check(
+  subject: string,
+  config: v.InferOutput<typeof ClaimedConfig>,
+  layers: number,
+  asked: Platform | undefined,
+): string {
   const diffIds = config.rootfs.diff_ids;
   if (diffIds.length !== layers) {
     throw new Error(`${subject}: ${diffIds.length} diff_ids for ${layers} layers`);
@@ -31,7 +51,7 @@ export function checkConfig(
       `${subject}: the image is for ${formatPlatform(platform)}, not for ${formatPlatform(asked)}`,
     );
   }
-  return { platform: formatPlatform(platform), diffIds };
+  return formatPlatform(platform);
 }
 
 /** The smallest config of an image with these layers (image-spec, config.md); the same input, the same bytes. */

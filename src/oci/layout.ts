@@ -1,8 +1,9 @@
 // `oci:DIR[:TAG]` and `oci-archive:FILE[:TAG]`: an OCI image layout (image-spec, image-layout.md), as a folder or in a
 // tar archive; in the latter layers stay where they are.
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { findMember, indexArchive, readMember } from "./archive-index.js";
-import { type Blobs, blobPath, readSmall, wholeFile } from "./blobs.js";
+import { type Blobs, blobPath, claimedPath, readSmall, wholeFile } from "./blobs.js";
 import { openDescriptors } from "./manifest.js";
 import { fullName, parseSelector } from "./names.js";
 import type { Reference } from "./reference.js";
@@ -19,7 +20,10 @@ export async function openLayout(reference: Reference, options: SourceOptions): 
   const { path } = reference;
   const read = (name: string): Promise<Uint8Array> => readSmall(path, name, "an OCI layout");
   const find: Blobs["find"] = (digest) => wholeFile(join(path, blobPath(digest)));
-  return openIndex(reference, read, { place: path, find }, options);
+  const findClaimed: Blobs["findClaimed"] = async (digest) =>
+    digest.endsWith(":") ? undefined : wholeFile(join(path, claimedPath(digest)));
+  const blobs = { place: path, find, ...(options.skipLayerValidation === true ? { findClaimed } : {}) };
+  return openIndex(reference, read, blobs, options);
 }
 
 /** The same for a layout in a tar archive, which may be compressed as a whole. */
@@ -39,10 +43,18 @@ async function openIndex(
   options: SourceOptions,
 ): Promise<ImageSource> {
   const { path, text } = reference;
-  parseJson(`${path}/oci-layout`, await read("oci-layout"), LayoutMarker);
+  // Guardian's has no marker.
+  if (blobs.findClaimed === undefined || existsSync(join(path, "oci-layout"))) {
+    parseJson(`${path}/oci-layout`, await read("oci-layout"), LayoutMarker);
+  }
   const index = parseJson(`${path}/index.json`, await read("index.json"), Index);
   const chosen = chooseTag(reference, index.manifests);
-  return openDescriptors(blobs, `${path}/index.json`, chosen, text, options);
+  const from = { ...blobs, followsUrls: true };
+  const image = await openDescriptors(from, `${path}/index.json`, chosen, text, options);
+  if (!image.layers.some(({ bytes }) => bytes.kind === "remote")) return image;
+  // Loaded where it is asked for: nothing else here needs a client of HTTP.
+  const { openForeign } = await import("./registry/foreign.js");
+  return { ...image, ...openForeign(options.registry ?? {}) };
 }
 
 /** The descriptors that the selector chooses: one, or several that differ by platform only. */

@@ -1,10 +1,18 @@
 // From descriptors to an image: down through indexes to the one manifest for the platform, its config and its layers.
 // The same for every place that keeps manifests. What a document is, is told by what it holds, not by its media type.
 import type { Digest } from "../base/digest.js";
-import { type Blobs, layerSource, readBlob } from "./blobs.js";
-import { checkConfig } from "./config.js";
+import { type Blobs, claimedLayer, layerSource, readBlob } from "./blobs.js";
+import { checkClaimedConfig, checkConfig } from "./config.js";
 import { choosePlatform, hostPlatform, type Platform, parsePlatform, platformOf } from "./platform.js";
-import { configTypes, type Descriptor, Index, IndexOrManifest, Manifest, parseJson } from "./schema.js";
+import {
+  ClaimedManifest,
+  configTypes,
+  type Descriptor,
+  Index,
+  IndexOrManifest,
+  Manifest,
+  parseJson,
+} from "./schema.js";
 import type { ImageSource, SourceOptions } from "./source.js";
 
 /** Indexes that may lie in one another. */
@@ -48,13 +56,24 @@ export async function openDocument(
     at = await follow(blobs, at.subject, manifests, asked ?? hostPlatform());
   }
   const { subject } = at;
-  const manifest = parseJson(subject, at.bytes, Manifest);
-  const configType = manifest.config.mediaType;
-  if (configType !== undefined && !configTypes.includes(configType)) {
-    throw new Error(`${subject}: not an image: its config is of type ${JSON.stringify(configType)}`);
+  const readConfig = (config: Descriptor): Promise<Uint8Array> => {
+    const { mediaType } = config;
+    if (mediaType !== undefined && !configTypes.includes(mediaType)) {
+      throw new Error(`${subject}: not an image: its config is of type ${JSON.stringify(mediaType)}`);
+    }
+    return readBlob(blobs, "config", `config ${config.digest}`, config);
+  };
+  if (blobs.findClaimed !== undefined) {
+    const manifest = parseJson(subject, at.bytes, ClaimedManifest);
+    const config = await readConfig(manifest.config);
+    const configName = `config ${manifest.config.digest}`;
+    const platform = checkClaimedConfig(configName, config, manifest.layers.length, asked);
+    const layers = await Promise.all(manifest.layers.map((layer, i) => claimedLayer(blobs, layer, i)));
+    return { name, platform, config, layers };
   }
+  const manifest = parseJson(subject, at.bytes, Manifest);
+  const config = await readConfig(manifest.config);
   const configName = `config ${manifest.config.digest}`;
-  const config = await readBlob(blobs, "config", configName, manifest.config);
   const { platform, diffIds } = checkConfig(configName, config, manifest.layers.length, asked);
   const layers = await Promise.all(
     manifest.layers.map((layer, i) => layerSource(blobs, layer, i, diffIds[i] as Digest)),

@@ -36,7 +36,8 @@ export async function openSource(text: string, options: SourceOptions = {}): Pro
   const parsed = parseReference(text);
   try {
     const reference = parsed.transport === undefined ? await recognise(parsed, options) : parsed;
-    return await openers[reference.transport](reference, options);
+    const isLayout = reference.transport === "oci";
+    return await openers[reference.transport](reference, isLayout ? options : believing(options));
   } catch (cause) {
     // Told apart by its kind, and clean already.
     if (cause instanceof RegistryError || options.signal?.aborted) throw cause;
@@ -46,6 +47,10 @@ export async function openSource(text: string, options: SourceOptions = {}): Pro
     if (error.code === "ENOENT") throw new Error(`${parsed.path}: no such file or folder`);
     throw new Error(`${error.path ?? parsed.path}: ${errnoText(error.code)}`);
   }
+}
+
+function believing(options: SourceOptions): SourceOptions {
+  return { ...options, skipLayerValidation: false };
 }
 
 /** A folder that skopeo wrote, or a tree of files. */

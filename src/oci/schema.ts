@@ -63,6 +63,23 @@ export const Index = v.object({ schemaVersion, manifests: v.array(Descriptor) })
 export const Manifest = v.object({ schemaVersion, config: Descriptor, layers: v.array(Descriptor) });
 export type Manifest = v.InferOutput<typeof Manifest>;
 
+/**
+ * A digest that is not believed: of the grammar of descriptor.md#digests, so that no path out of a layout can be made of it.
+ * Guardian writes `sha256:<hex>-<nanoseconds>`, and `sha256:` for one that nobody has told it.
+ */
+const claimed = v.pipe(
+  v.string(),
+  v.regex(/^[a-z0-9]{1,64}(?:[+._-][a-z0-9]{1,64}){0,3}:[A-Za-z0-9=_-]{0,200}$/, "not a digest"),
+);
+
+/** The same whose layers' descriptors are not believed. */
+export const ClaimedManifest = v.object({
+  schemaVersion,
+  config: Descriptor,
+  layers: v.array(v.object({ ...Descriptor.entries, digest: claimed, size: v.optional(size, 0) })),
+});
+export type ClaimedDescriptor = v.InferOutput<typeof ClaimedManifest>["layers"][number];
+
 /** The part of an image config that a filesystem needs. */
 export const Config = v.object({
   os: v.string(),
@@ -71,6 +88,12 @@ export const Config = v.object({
   rootfs: v.object({ type: v.literal("layers"), diff_ids: v.array(diffId) }),
 });
 export type Config = v.InferOutput<typeof Config>;
+
+/** The same whose diffIDs are not believed. */
+export const ClaimedConfig = v.object({
+  ...Config.entries,
+  rootfs: v.object({ type: v.literal("layers"), diff_ids: v.array(v.string()) }),
+});
 
 /** manifest.json of a docker archive. */
 export const DockerManifest = v.array(

@@ -1,6 +1,7 @@
 // What every image source gives: a config and a list of layers whose bytes lie somewhere. A source has checked the
 // manifest and the config (digest, size, schema); the bytes of layers are checked by whoever reads them.
 // Everything here is plain data, so that a layer can be handed to a worker thread.
+import type { Name } from "../base/bytes.js";
 import type { Digest, SourceDigest } from "../base/digest.js";
 import type { RegistryOptions } from "./registry/options.js";
 
@@ -32,7 +33,8 @@ export interface TreeBytes {
 /** A layer that comes over the network: {@link ImageSource.fetch} opens it. */
 export interface RemoteBytes {
   readonly kind: "remote";
-  readonly digest: SourceDigest;
+  /** Undefined where it is not known before: then the size is not either, and is 0. */
+  readonly digest: SourceDigest | undefined;
   /** As the manifest says; exactly so many bytes come. */
   readonly size: number;
   /** Other places of a layer that may not be distributed with its image. */
@@ -52,6 +54,17 @@ export interface LayerSource {
   readonly digest: SourceDigest | undefined;
   /** Digest of the uncompressed tar, from the config; undefined where there is no config. */
   readonly diffId: Digest | undefined;
+  /** The directory under which its entries are placed, `a/b`; the root where there is none. */
+  readonly baseDirectory?: Name | undefined;
+  /** What the image says of a layer whose validation is skipped. Nobody believes it; digest and diffId are undefined. */
+  readonly claim?: LayerClaim;
+}
+
+export interface LayerClaim {
+  /** `algorithm:encoded`, perhaps of no algorithm that there is. */
+  readonly digest: string;
+  /** Bytes. */
+  readonly size: number;
 }
 
 /** An image ready to be read. */
@@ -96,7 +109,12 @@ export interface SourceOptions {
   readonly platform?: string | undefined;
   /** Without it compressed archives are refused. */
   readonly unpacking?: Unpacking | undefined;
-  /** How registries are reached. */
+  /**
+   * Sizes, digests and diffIDs of the layers of an `oci:` source are not compared with anything, and sizes of no object; it
+   * means nothing to other sources.
+   */
+  readonly skipLayerValidation?: boolean | undefined;
+  /** How registries are reached, and places of foreign layers. */
   readonly registry?: RegistryOptions | undefined;
   /** Ends requests that are under way. */
   readonly signal?: AbortSignal | undefined;

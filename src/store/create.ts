@@ -3,6 +3,7 @@ import { mkdirSync, renameSync, rmSync } from "node:fs";
 import { basename, join } from "node:path";
 import { syncFolder } from "../base/durable.js";
 import type { BuildEvent, BuiltLayer } from "../builder/image.js";
+import { ofLayer } from "../builder/layers.js";
 import { createUnpacking } from "../builder/unpacking.js";
 import type { IdRange } from "../daemon/id-maps.js";
 import { type Codec, noCodec } from "../imgfs/codec.js";
@@ -40,6 +41,8 @@ export interface PullOptions {
   readonly limitBytes?: number;
   readonly codec?: Codec | undefined;
   readonly platform?: string | undefined;
+  /** See oci/source.ts. */
+  readonly skipLayerValidation?: boolean | undefined;
   readonly registry?: Omit<RegistryOptions, "onRetry"> | undefined;
   readonly onEvent?: ((event: BuildEvent) => void) | undefined;
   /** Ends it, with nothing left behind but layers that were whole. */
@@ -145,13 +148,28 @@ function taken(id: string): StoreError {
 async function pull(
   store: Store,
   lease: Lease,
-  { source, codec = noCodec, platform, registry, onEvent = () => {}, signal, measure }: PullOptions,
+  {
+    source,
+    codec = noCodec,
+    platform,
+    skipLayerValidation,
+    registry,
+    onEvent = () => {},
+    signal,
+    measure,
+  }: PullOptions,
   limitBytes: number | undefined,
 ): Promise<Contents> {
   let archives = 0;
   const unpacking = createUnpacking(() => lease.path(`archive-${archives++}`), signal);
   const onRetry = (message: string): void => onEvent({ type: "retry", message });
-  const image = await openSource(source, { platform, unpacking, registry: { ...registry, onRetry }, signal });
+  const image = await openSource(source, {
+    platform,
+    skipLayerValidation,
+    unpacking,
+    registry: { ...registry, onRetry },
+    signal,
+  });
   try {
     checkSizes(image, limitBytes);
     onEvent({
@@ -166,7 +184,11 @@ async function pull(
     const layers = await ensureLayers(store, lease, image, { codec, onEvent, signal, measure, check });
     onEvent({ type: "merge", layers: layers.length });
     const blobs = layers.map(({ path }) => path);
-    const index = await ensureIndex(store, lease, blobs);
+    const placed = blobs.map((path, i) => ({ path, baseDirectory: image.layers[i]?.baseDirectory }));
+    const index = await ensureIndex(store, lease, placed).catch((cause: Error) => {
+      const names = image.layers.map(({ digest, claim }, i) => digest ?? claim?.digest ?? layers[i]?.diffId);
+      throw ofLayer(cause, blobs, names as string[]);
+    });
     const contents: Contents = {
       index: basename(index),
       blobs: [...new Set(blobs)].map((path) => basename(path)),
@@ -187,7 +209,8 @@ async function pull(
 
 /** Layers that are larger than the limit as they come are not fetched. */
 function checkSizes(image: ImageSource, limitBytes: number | undefined): void {
-  const sum = image.layers.reduce((total, { bytes }) => total + bytes.size, 0);
+  // What an image claims counts here as in GrootFS, though nobody believes it: what does not fit is found out in time.
+  const sum = image.layers.reduce((total, { bytes, claim }) => total + (claim ?? bytes).size, 0);
   if (limitBytes !== undefined && sum > limitBytes) {
     throw new StoreError("compressed", `layers exceed disk quota ${sum}/${limitBytes} bytes`);
   }

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import type { SourceDigest } from "../base/digest.js";
 import { type Ingest, IngestError } from "../oci/ingest.js";
 import { type IngestHost, Ingests } from "../oci/ingests.js";
-import type { ImageSource, LayerSource, RemoteBytes } from "../oci/source.js";
+import type { ImageSource, LayerBytes, LayerSource, RemoteBytes } from "../oci/source.js";
 import { flockFd, LOCK_EX, LOCK_NB } from "../sys/files.js";
 import { StoreError } from "./errors.js";
 import { fault } from "./fault.js";
@@ -31,6 +31,13 @@ export function refOf(digest: SourceDigest): string {
   return `layer-${digest}`;
 }
 
+/** What an ingest may be of: bytes with a digest that they will be compared with. */
+type NamedBytes = RemoteBytes & { readonly digest: SourceDigest };
+
+function isNamed(bytes: LayerBytes): bytes is NamedBytes {
+  return bytes.kind === "remote" && bytes.digest !== undefined;
+}
+
 export class Downloads {
   private readonly ingests: Ingests;
   private readonly source: NonNullable<ImageSource["fetch"]>;
@@ -49,7 +56,7 @@ export class Downloads {
   /** Fetches a layer from its first byte on: what an earlier process has received, then the rest. */
   async *fetch(bytes: RemoteBytes, signal?: AbortSignal): AsyncGenerator<Uint8Array> {
     const start = performance.now();
-    let ingest = this.begin(bytes);
+    let ingest = isNamed(bytes) ? this.begin(bytes) : undefined;
     let isWhole = false;
     try {
       let done = 0;
@@ -75,7 +82,7 @@ export class Downloads {
 
   /** Gives what was made of a layer its name, by `publish`, and ends the ingest. Throws IngestError: it was aborted. */
   commit({ bytes }: LayerSource, digest: SourceDigest, publish: () => void): void {
-    const ingest = bytes.kind === "remote" ? this.open.get(bytes.digest) : undefined;
+    const ingest = isNamed(bytes) ? this.open.get(bytes.digest) : undefined;
     if (ingest === undefined) publish();
     else ingest.commit(digest, publish);
   }
@@ -85,12 +92,12 @@ export class Downloads {
    * it: that may be to blame, and what comes anew may be right.
    */
   reject({ bytes }: LayerSource): boolean {
-    if (bytes.kind !== "remote") return false;
+    if (!isNamed(bytes)) return false;
     this.drop(bytes.digest);
     return this.resumed.delete(bytes.digest);
   }
 
-  private begin({ digest, size }: RemoteBytes): Ingest | undefined {
+  private begin({ digest, size }: NamedBytes): Ingest | undefined {
     try {
       const ingest = this.ingests.open(refOf(digest), { total: size, expected: digest });
       this.open.set(digest, ingest);
@@ -104,7 +111,7 @@ export class Downloads {
 
   /** Has an ingest take what came; undefined from where the disk does not. */
   private async keep(
-    { digest }: RemoteBytes,
+    bytes: RemoteBytes,
     ingest: Ingest | undefined,
     take: () => Promise<void> | undefined,
   ): Promise<Ingest | undefined> {
@@ -113,7 +120,7 @@ export class Downloads {
       return ingest;
     } catch (cause) {
       if (cause instanceof IngestError && cause.kind === "absent") throw cause;
-      this.drop(digest);
+      if (isNamed(bytes)) this.drop(bytes.digest);
       return undefined;
     }
   }

@@ -1,9 +1,11 @@
 // Merged indexes in the store, each by the layers it is of.
 import { renameSync } from "node:fs";
 import { basename, join } from "node:path";
+import type { Name } from "../base/bytes.js";
 import { digestHex } from "../base/digest.js";
 import { syncFolder, writeSynced } from "../base/durable.js";
 import { Image } from "../imgfs/image.js";
+import { checkBases } from "../imgfs/lower-directory.js";
 import { indexSource, mergeLayers } from "../imgfs/merge.js";
 import { fault } from "./fault.js";
 import type { Lease } from "./lease.js";
@@ -12,11 +14,25 @@ import type { Store } from "./store.js";
 /** How an index is called in STORE/content. */
 export const INDEX_SUFFIX = ".index.imgfs";
 
-/** The path of the index over blobs of STORE/content, lowest first, made where it is not there. The lease keeps it. */
-export async function ensureIndex(store: Store, lease: Lease, blobs: readonly string[]): Promise<string> {
+/** A blob of STORE/content, and where its entries are placed. */
+export interface IndexedLayer {
+  readonly path: string;
+  readonly baseDirectory: Name | undefined;
+}
+
+/**
+ * The path of the index over blobs, lowest first, made where it is not there. The lease keeps it. Throws MissingBase, and what
+ * merging throws, which names the blob.
+ */
+export async function ensureIndex(
+  store: Store,
+  lease: Lease,
+  blobs: readonly IndexedLayer[],
+): Promise<string> {
   const layers: Image[] = [];
   try {
-    for (const path of blobs) layers.push(Image.open(path));
+    for (const { path } of blobs) layers.push(Image.open(path));
+    checkBases(layers.map((image, i) => ({ image, baseDirectory: blobs[i]?.baseDirectory })));
     const name = `${digestHex(indexSource(layers))}${INDEX_SUFFIX}`;
     await lease.need([name]);
     const path = join(store.path, "content", name);

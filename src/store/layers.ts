@@ -10,12 +10,13 @@ import type { BuildEvent, BuiltLayer } from "../builder/image.js";
 import { builtLayer, convertChosen, reusedLayer, summaryOfBlob } from "../builder/layers.js";
 import type { Codec } from "../imgfs/codec.js";
 import { blobFile } from "../imgfs/folder.js";
+import { layerKey } from "../imgfs/layer-key.js";
 import type { ImageSource, LayerSource } from "../oci/source.js";
 import { Downloads } from "./downloads.js";
 import { fault } from "./fault.js";
 import type { Lease } from "./lease.js";
 import { type Lock, takeLock, tryLock } from "./locks.js";
-import { knownSource, noteSource } from "./sources.js";
+import { identityOf, knownSource, noteSource } from "./sources.js";
 import type { Measure, Store } from "./store.js";
 
 export interface LayerOptions {
@@ -25,6 +26,12 @@ export interface LayerOptions {
   readonly measure: Measure | undefined;
   /** Called with each layer that is there, before the next one; may throw. */
   readonly check: (layer: BuiltLayer) => void;
+}
+
+/** What is known of a layer that nobody has read yet. */
+interface Known {
+  readonly diffId: Digest;
+  readonly key: Digest;
 }
 
 /** Layers converted at the same time. */
@@ -46,6 +53,9 @@ class Ensurer {
   private readonly image: ImageSource;
   private readonly options: LayerOptions;
   private readonly built: (BuiltLayer | undefined)[];
+  /** What the layers' blobs are of, as far as it is known before they are read. */
+  private readonly known: readonly (Known | undefined)[];
+  private readonly identities: readonly ReturnType<typeof identityOf>[];
   private readonly locks = new Map<number, Lock>();
   private readonly downloads: Downloads | undefined;
 
@@ -55,53 +65,62 @@ class Ensurer {
     this.image = image;
     this.options = options;
     this.built = image.layers.map(() => undefined);
+    this.identities = image.layers.map((layer) =>
+      layer.diffId === undefined ? identityOf(layer) : undefined,
+    );
+    this.known = image.layers.map(({ diffId, baseDirectory }, i) => {
+      const its = diffId ?? knownSource(store, this.identities[i]);
+      return its && { diffId: its, key: layerKey(its, baseDirectory) };
+    });
     this.downloads =
       image.fetch === undefined ? undefined : new Downloads(store, image.fetch, options.measure);
   }
 
   async run(): Promise<BuiltLayer[]> {
-    const { image, options } = this;
-    const known = image.layers.map((layer) => layer.diffId ?? knownSource(this.store, layer));
-    const names = known.flatMap((diffId) => (diffId === undefined ? [] : [this.fileOf(diffId)]));
+    const { image, options, known } = this;
+    const names = known.flatMap((one) => (one === undefined ? [] : [this.fileOf(one.key)]));
     await this.lease.need(names, options);
     try {
       for (;;) {
-        const missing = this.findMissing(known);
+        const missing = this.findMissing();
         if (missing.length === 0) break;
-        const free = missing.filter((layer) => this.claim(layer, known[layer]));
-        const again = this.findMissing(known).filter((layer) => free.includes(layer));
+        const free = missing.filter((layer) => this.claim(layer, known[layer]?.key));
+        const again = this.findMissing().filter((layer) => free.includes(layer));
         if (again.length > 0) await this.convert(again);
         this.releaseAll();
-        const [other] = this.findMissing(known);
-        if (other !== undefined) await this.wait(known[other] as Digest);
+        const [other] = this.findMissing();
+        const waited = other === undefined ? undefined : known[other];
+        if (waited !== undefined) await this.wait(waited.key);
       }
     } finally {
       this.releaseAll();
     }
     syncFolder(join(this.store.path, "content"));
-    return image.layers.map((layer, i) => this.built[i] ?? this.sameAs(layer));
+    return image.layers.map((_, i) => this.built[i] ?? this.sameAs(i));
   }
 
-  private fileOf(diffId: Digest): string {
-    return blobFile(diffId, this.options.codec);
+  private fileOf(key: Digest): string {
+    return blobFile(key, this.options.codec);
   }
 
-  private pathOf(diffId: Digest): string {
-    return join(this.store.path, "content", this.fileOf(diffId));
+  private pathOf(key: Digest): string {
+    return join(this.store.path, "content", this.fileOf(key));
   }
 
-  /** Layers without a sound blob, each diffID once. */
-  private findMissing(known: readonly (Digest | undefined)[]): number[] {
+  /** Layers without a sound blob, each key once. */
+  private findMissing(): number[] {
     const seen = new Set<Digest>();
     const missing: number[] = [];
     this.image.layers.forEach((layer, i) => {
-      const diffId = known[i];
-      if (this.built[i] !== undefined || (diffId !== undefined && seen.has(diffId))) return;
-      if (diffId !== undefined) {
-        seen.add(diffId);
-        const summary = summaryOfBlob(this.pathOf(diffId), diffId, this.options.codec);
+      const known = this.known[i];
+      if (this.built[i] !== undefined || (known !== undefined && seen.has(known.key))) return;
+      if (known !== undefined) {
+        const { diffId, key } = known;
+        seen.add(key);
+        const path = this.pathOf(key);
+        const summary = summaryOfBlob(path, key, this.options.codec);
         if (summary !== undefined) {
-          this.take(i, reusedLayer(layer, diffId, this.pathOf(diffId), summary));
+          this.take(i, reusedLayer(layer, diffId, path, summary));
           return;
         }
       }
@@ -117,14 +136,15 @@ class Ensurer {
   }
 
   /** A layer that occurs twice in the image. */
-  private sameAs({ diffId }: LayerSource): BuiltLayer {
-    return this.built.find((other) => other?.diffId === diffId) as BuiltLayer;
+  private sameAs(layer: number): BuiltLayer {
+    const key = this.known[layer]?.key;
+    return this.built.find((built, i) => built !== undefined && this.known[i]?.key === key) as BuiltLayer;
   }
 
-  /** True when this process is the one to convert a layer. Of an unknown diffID nobody else can know either. */
-  private claim(layer: number, diffId: Digest | undefined): boolean {
-    if (diffId === undefined) return true;
-    const lock = tryLock(this.store.path, `layer-${digestHex(diffId)}`, "exclusive");
+  /** True when this process is the one to convert a layer. Of an unknown key nobody else can know either. */
+  private claim(layer: number, key: Digest | undefined): boolean {
+    if (key === undefined) return true;
+    const lock = tryLock(this.store.path, `layer-${digestHex(key)}`, "exclusive");
     if (lock !== undefined) this.locks.set(layer, lock);
     return lock !== undefined;
   }
@@ -134,9 +154,9 @@ class Ensurer {
     this.locks.clear();
   }
 
-  private async wait(diffId: Digest): Promise<void> {
+  private async wait(key: Digest): Promise<void> {
     const { signal, measure } = this.options;
-    const lock = await takeLock(this.store.path, `layer-${digestHex(diffId)}`, "exclusive", {
+    const lock = await takeLock(this.store.path, `layer-${digestHex(key)}`, "exclusive", {
       signal,
       measure,
     });
@@ -167,7 +187,7 @@ class Ensurer {
         },
         onDone: (layer, converted) => {
           const source = image.layers[layer] as LayerSource;
-          const path = this.pathOf(converted.diffId);
+          const path = this.pathOf(layerKey(converted.diffId, source.baseDirectory));
           const result = builtLayer(source, converted, options.codec, path);
           options.measure?.("UnpackTime", Math.round(converted.milliseconds * 1e6), "nanos");
           if (source.diffId === undefined) {
@@ -184,22 +204,24 @@ class Ensurer {
       if (!isWorthAnother) throw cause;
     });
     for (const [layer, result] of unnamed) {
-      await lease.need([this.fileOf(result.diffId)], options);
+      const source = image.layers[layer] as LayerSource;
+      await lease.need([this.fileOf(layerKey(result.diffId, source.baseDirectory))], options);
       this.publish(layer, result);
-      noteSource(this.store, image.layers[layer] as LayerSource, result.diffId);
+      noteSource(this.store, source, this.identities[layer], result);
       this.take(layer, result);
     }
   }
 
   private publish(layer: number, { path, diffId, digest }: BuiltLayer): void {
+    const source = this.image.layers[layer] as LayerSource;
+    const key = layerKey(diffId, source.baseDirectory);
     const made = this.lease.path(`layer-${layer}`);
     const giveName = (): void => {
       fault("layer.publish");
       // What is there is the same layer from another source meanwhile, the same bytes; or damaged, and then replaced.
-      if (summaryOfBlob(path, diffId, this.options.codec) === undefined) renameSync(made, path);
+      if (summaryOfBlob(path, key, this.options.codec) === undefined) renameSync(made, path);
       else rmSync(made);
     };
-    const source = this.image.layers[layer] as LayerSource;
     if (this.downloads === undefined || digest === undefined) giveName();
     else this.downloads.commit(source, digest, giveName);
     this.locks.get(layer)?.release();

@@ -1,9 +1,11 @@
-// What the store remembers of sources: the diffID of a local tar, so that it need not be read again, and the content that a
-// reference led to, for `clean` to keep where it is asked to.
+// What the store remembers of sources: the diffID of a local tar, so that it need not be read again, that of what was fetched
+// and had the digest that it was promised to have, and the content that a reference led to, for `clean` to keep where it is
+// asked to.
+// Invariant: a diffID is noted of bytes that were read, never because an image says so.
 import { createHash } from "node:crypto";
-import { readFileSync, statSync } from "node:fs";
-import { join, resolve } from "node:path";
-import type { Digest } from "../base/digest.js";
+import { readFileSync, realpathSync, statSync } from "node:fs";
+import { join } from "node:path";
+import type { Digest, SourceDigest } from "../base/digest.js";
 import type { LayerSource } from "../oci/source.js";
 import { fault } from "./fault.js";
 import { writeWhole } from "./files.js";
@@ -13,13 +15,33 @@ function keyOf(text: string): string {
   return createHash("sha256").update(text).digest("hex");
 }
 
-/** What a tar is known by: any change of it changes one of these. */
-function identityOf({ bytes }: LayerSource): string | undefined {
+/** What of a layer is known before it is read. */
+interface Identity {
+  readonly text: string;
+  /** What the bytes must turn out to be for the identity to be theirs. */
+  readonly digest?: string;
+}
+
+/**
+ * A file is known by where it really is, whatever symlinks lead there, and by what any change of it changes; what is fetched by
+ * its digest. Undefined for anything else.
+ */
+export function identityOf({ bytes, claim }: LayerSource): Identity | undefined {
+  if (bytes.kind === "remote") {
+    return claim !== undefined && /^sha256:[0-9a-f]{64}$/.test(claim.digest)
+      ? { text: claim.digest, digest: claim.digest }
+      : undefined;
+  }
   if (bytes.kind !== "file") return undefined;
-  const path = resolve(bytes.path);
-  const stat = statSync(path, { throwIfNoEntry: false, bigint: true });
-  if (stat === undefined) return undefined;
-  return `${path}-${stat.mtimeNs}-${stat.ctimeNs}-${stat.ino}-${stat.size}-${bytes.offset}`;
+  try {
+    const path = realpathSync(bytes.path);
+    const stat = statSync(path, { bigint: true });
+    return {
+      text: `${path}-${stat.mtimeNs}-${stat.ctimeNs}-${stat.ino}-${stat.size}-${bytes.offset}`,
+    };
+  } catch {
+    return undefined;
+  }
 }
 
 function noteOf(store: Store, key: string): string {
@@ -34,21 +56,28 @@ function readNote(store: Store, key: string): unknown {
   }
 }
 
-/** The diffID that a local tar had when it was last converted; undefined where it is not known. */
-export function knownSource(store: Store, layer: LayerSource): Digest | undefined {
-  const identity = identityOf(layer);
+/** The diffID that the bytes of a layer had when they were last converted; undefined where it is not known. */
+export function knownSource(store: Store, identity: Identity | undefined): Digest | undefined {
   const note =
-    identity === undefined ? undefined : (readNote(store, `tar-${keyOf(identity)}`) as { diffId?: Digest });
+    identity === undefined
+      ? undefined
+      : (readNote(store, `tar-${keyOf(identity.text)}`) as { diffId?: Digest } | undefined);
   return typeof note?.diffId === "string" && /^sha256:[0-9a-f]{64}$/.test(note.diffId)
     ? note.diffId
     : undefined;
 }
 
-export function noteSource(store: Store, layer: LayerSource, diffId: Digest): void {
-  const identity = identityOf(layer);
-  if (identity === undefined) return;
+/** Notes what a layer was when it was read, unless it is another one since then, or never was what it was called. */
+export function noteSource(
+  store: Store,
+  layer: LayerSource,
+  identity: Identity | undefined,
+  { diffId, digest }: { readonly diffId: Digest; readonly digest: SourceDigest | undefined },
+): void {
+  if (identity === undefined || identityOf(layer)?.text !== identity.text) return;
+  if (identity.digest !== undefined && identity.digest !== digest) return;
   fault("source.note");
-  writeWhole(noteOf(store, `tar-${keyOf(identity)}`), JSON.stringify({ diffId }));
+  writeWhole(noteOf(store, `tar-${keyOf(identity.text)}`), JSON.stringify({ diffId }));
 }
 
 /** Notes the files of STORE/content that a reference led to. */

@@ -90,9 +90,10 @@ export async function pull(caller: Caller): Promise<void> {
 
 /** How the layers are had and kept, for both commands. */
 function sourceOptions(caller: Caller, image: string, codec: Codec): object {
-  const { platform } = caller.options;
+  const { platform, skipLayerValidation } = caller.options;
   return {
     codec,
+    skipLayerValidation: skipLayerValidation ?? caller.settings.file.create?.skip_layer_validation ?? false,
     registry: registryFor(image, caller),
     ...(platform === undefined ? {} : { platform }),
   };

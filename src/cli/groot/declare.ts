@@ -41,6 +41,7 @@ export interface StoreOptions {
   readonly thresholdMode?: "committed" | "used";
   readonly ignoreImage?: readonly string[];
   readonly format?: "json" | "path";
+  readonly skipLayerValidation?: boolean;
   readonly platform?: string;
   readonly codec?: string;
   readonly devices?: true;
@@ -120,7 +121,7 @@ export function addStoreCommands(root: Command, program: Program): void {
       )
       .option("--username <name>", "who logs in to the registry")
       .option("--password <password>", "with what; other users can see it in the list of processes")
-      .option("--skip-layer-validation", "taken and ignored: layers are always compared with their digests")
+      .option("--skip-layer-validation", "believe nothing that an oci: layout says of its layers' bytes")
       .addOption(new Option("--no-skip-layer-validation").hideHelp())
       .option(
         "--platform <os/arch[/variant]>",

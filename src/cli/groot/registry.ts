@@ -15,7 +15,9 @@ export function registryFor(image: string, caller: Caller): RegistryOptions {
     options.insecureRegistry !== undefined ? options.insecureRegistry : (create?.insecure_registries ?? []);
   const host = /^docker:\/\/([^/]+)\//i.exec(image)?.[1];
   const insecure = host !== undefined && trusted.includes(host);
-  const certDir = create?.remote_layer_client_certificates_path;
+  // As there: of layers that a layout leaves to their URLs, and not of registries.
+  const isRegistry = /^docker:/i.test(image);
+  const certDir = isRegistry ? undefined : create?.remote_layer_client_certificates_path;
   try {
     const login = loginOf(caller);
     const fromStdin = passwordStdin === undefined ? {} : { ...usernameOf(caller), passwordStdin };

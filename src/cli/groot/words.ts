@@ -70,15 +70,18 @@ const exitCodes: Readonly<Partial<Record<StoreError["kind"], number>>> = {
 
 function registryWords(cause: RegistryError, { command, args }: Caller): StoreFailure {
   const [image = ""] = args;
+  const isRegistry = /^docker:/i.test(image);
   const { exitCode, hint } = registryFailure(command, cause);
   return new StoreFailure(`${command} ${image}: ${messageOf(cause)}`, {
     exitCode,
     groot: grootRegistryWords(cause, image),
-    ...(hint === undefined ? {} : { hint }),
+    ...(hint === undefined || (!isRegistry && cause.kind === "unauthorized") ? {} : { hint }),
   });
 }
 
 function grootRegistryWords(cause: RegistryError, image: string): string {
+  // A layer of a layout that lies elsewhere: the message names it.
+  if (!/^docker:/i.test(image)) return messageOf(cause);
   switch (cause.kind) {
     case "insecure":
       return "This registry is insecure. To pull images from this registry, please use the --insecure-registry option.";

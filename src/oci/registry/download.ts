@@ -12,27 +12,30 @@ const progress = 256 << 10;
 export type OpenBody = (from: number) => Promise<HttpResponse>;
 
 /**
- * Reads a blob of `size` bytes from the byte `start` on. Throws RegistryErrors without the object's name.
+ * Reads a blob of `size` bytes from the byte `start` on; where nobody has said how large it is, as many as the server says,
+ * or sends, of what it had in the first place. Throws RegistryErrors without the object's name.
  */
 export async function* download(
   endpoint: Endpoint,
   open: OpenBody,
-  size: number,
+  size: number | undefined,
   signal: AbortSignal | undefined,
   start = 0,
 ): AsyncGenerator<Uint8Array> {
   let done = start;
   /** Where the tries were counted from. */
   let mark = start;
-  for (let tries = 1; done < size; ) {
+  let wanted: Wanted = { size, by: "the manifest" };
+  for (let tries = 1; wanted.size === undefined || done < wanted.size; ) {
     const response = await open(done);
     try {
-      for await (const piece of bodyFrom(response, done, size)) {
+      if (size === undefined) wanted = done === 0 ? firstOf(response) : sameAs(wanted, response);
+      for await (const piece of bodyFrom(response, done, wanted)) {
         signal?.throwIfAborted();
         done += piece.length;
         yield piece;
       }
-      if (done === size) return;
+      if (wanted.size === undefined || done === wanted.size) return;
       throw new Cut("the body was cut");
     } catch (cause) {
       signal?.throwIfAborted();
@@ -42,7 +45,7 @@ export async function* download(
         tries = 1;
       }
       const { message } = endpoint.explain(cause) as Error;
-      const where = `${message} at ${done} of ${size} bytes`;
+      const where = `${message} at ${done} of ${wanted.size ?? "?"} bytes`;
       if (tries >= endpoint.limits.tries) throw new RegistryError("unreachable", where);
       await endpoint.waitFor(tries++, new Error(where), undefined, signal);
     } finally {
@@ -53,35 +56,63 @@ export async function* download(
 
 class Cut extends Error {}
 
+/** What is to come, and who says so. */
+interface Wanted {
+  readonly size: number | undefined;
+  readonly by: string;
+  /** What a server calls the version of a blob that nobody has a digest of. */
+  readonly version?: string | undefined;
+}
+
+function firstOf({ headers }: HttpResponse): Wanted {
+  const told = headers["content-length"];
+  return {
+    size: told === undefined ? undefined : Number(told),
+    by: "its first answer",
+    version: versionOf(headers),
+  };
+}
+
+function versionOf(headers: HttpResponse["headers"]): string | undefined {
+  const known = headers["etag"] ?? headers["last-modified"];
+  return known === undefined ? undefined : String(known);
+}
+
+/** Without a digest nothing else would tell that the rest is of another blob. */
+function sameAs(wanted: Wanted, { headers }: HttpResponse): Wanted {
+  if (wanted.version !== undefined && wanted.version === versionOf(headers)) return wanted;
+  throw damaged("it was cut, and what there is now is another one, or may be");
+}
+
 /** The part of a body that begins at byte `from` of the blob. */
 async function* bodyFrom(
   { status, headers, body }: HttpResponse,
   from: number,
-  size: number,
+  { size, by }: Wanted,
 ): AsyncGenerator<Uint8Array> {
   let skip = from;
+  const checkSize = (told: number): void => {
+    if (size === undefined || told === size) return;
+    throw damaged(`size mismatch: it has ${told} bytes, ${by} says ${size}`);
+  };
   if (status === 206) {
     const range = /^bytes (\d+)-\d+\/(\d+|\*)$/.exec(String(headers["content-range"]));
     if (range === null || Number(range[1]) !== from)
       throw damaged("it answers with another range than was asked for");
-    if (range[2] !== "*") checkSize(Number(range[2]), size);
+    if (range[2] !== "*") checkSize(Number(range[2]));
     skip = 0;
   } else if (headers["content-length"] !== undefined) {
-    checkSize(Number(headers["content-length"]), size);
+    checkSize(Number(headers["content-length"]));
   }
-  let left = size - from;
+  let left = (size ?? Infinity) - from;
   for await (const chunk of body) {
     const piece = skip === 0 ? chunk : chunk.subarray(Math.min(skip, chunk.length));
     skip -= chunk.length - piece.length;
     if (piece.length === 0) continue;
     left -= piece.length;
-    if (left < 0) throw damaged(`it sends more than the ${size} bytes that the manifest says`);
+    if (left < 0) throw damaged(`it sends more than the ${size} bytes that ${by} says`);
     yield piece;
   }
-}
-
-function checkSize(told: number, size: number): void {
-  if (told !== size) throw damaged(`size mismatch: it has ${told} bytes, the manifest says ${size}`);
 }
 
 function damaged(message: string): RegistryError {

@@ -10,6 +10,7 @@ import { openDocument } from "../manifest.js";
 import type { Reference } from "../reference.js";
 import { type Descriptor, maxJsonBytes } from "../schema.js";
 import type { ImageSource, RemoteBytes, SourceOptions } from "../source.js";
+import { followed } from "../urls.js";
 import { findLogin } from "./credentials.js";
 import { download } from "./download.js";
 import { Endpoint } from "./endpoint.js";
@@ -197,18 +198,16 @@ async function* fetchLayer(
   signal: AbortSignal | undefined,
   start: number,
 ): AsyncGenerator<Uint8Array> {
-  if (size === 0) return;
+  if (size === 0 || digest === undefined) return;
   const last = endpoints.at(-1) as Endpoint;
   const ways = endpoints.map((endpoint) => ({
     endpoint,
     open: (from: number) => endpoint.blob(digest, from, { signal }),
   }));
-  const elsewhere = urls.flatMap((text) => {
-    const url = foreignUrl(text);
-    return url === undefined
-      ? []
-      : [{ endpoint: last, open: (from: number) => last.foreign(url, from, { signal }) }];
-  });
+  const elsewhere = followed(urls).map((url) => ({
+    endpoint: last,
+    open: (from: number) => last.foreign(url, from, { signal }),
+  }));
   const all = isForeign ? [...elsewhere, ...ways] : [...ways, ...elsewhere];
   for (const [i, { endpoint, open }] of all.entries()) {
     let begun = false;
@@ -222,15 +221,5 @@ async function* fetchLayer(
       const isAbsent = cause instanceof RegistryError && (cause.kind === "absent" || elsewhere.length > 0);
       if (begun || !isAbsent || i === all.length - 1) throw cause;
     }
-  }
-}
-
-/** Only what is fetched over HTTP; nothing else in a manifest is followed. */
-function foreignUrl(text: string): URL | undefined {
-  try {
-    const url = new URL(text);
-    return /^https?:$/.test(url.protocol) && url.username === "" && url.password === "" ? url : undefined;
-  } catch {
-    return undefined;
   }
 }
