@@ -42,9 +42,10 @@ export class Downloads {
   private readonly ingests: Ingests;
   private readonly source: NonNullable<ImageSource["fetch"]>;
   private readonly measure: Measure | undefined;
-  private readonly open = new Map<SourceDigest, Ingest>();
+  /** By what is fetched: a digest may occur twice in an image, under two base directories. */
+  private readonly open = new Map<LayerBytes, Ingest>();
   /** Those that began with what an earlier process had received. */
-  private readonly resumed = new Set<SourceDigest>();
+  private readonly resumed = new Set<LayerBytes>();
 
   /** `source` is how the image's own layers are fetched; `measure` is told how long each took to come. */
   constructor(store: Store, source: NonNullable<ImageSource["fetch"]>, measure?: Measure) {
@@ -82,7 +83,7 @@ export class Downloads {
 
   /** Gives what was made of a layer its name, by `publish`, and ends the ingest. Throws IngestError: it was aborted. */
   commit({ bytes }: LayerSource, digest: SourceDigest, publish: () => void): void {
-    const ingest = isNamed(bytes) ? this.open.get(bytes.digest) : undefined;
+    const ingest = this.open.get(bytes);
     if (ingest === undefined) publish();
     else ingest.commit(digest, publish);
   }
@@ -93,15 +94,16 @@ export class Downloads {
    */
   reject({ bytes }: LayerSource): boolean {
     if (!isNamed(bytes)) return false;
-    this.drop(bytes.digest);
-    return this.resumed.delete(bytes.digest);
+    this.drop(bytes);
+    return this.resumed.delete(bytes);
   }
 
-  private begin({ digest, size }: NamedBytes): Ingest | undefined {
+  private begin(bytes: NamedBytes): Ingest | undefined {
+    const { digest, size } = bytes;
     try {
       const ingest = this.ingests.open(refOf(digest), { total: size, expected: digest });
-      this.open.set(digest, ingest);
-      if (ingest.offset > 0) this.resumed.add(digest);
+      this.open.set(bytes, ingest);
+      if (ingest.offset > 0) this.resumed.add(bytes);
       return ingest;
     } catch {
       // Somebody else is at it, or the disk is full: it comes without.
@@ -120,16 +122,16 @@ export class Downloads {
       return ingest;
     } catch (cause) {
       if (cause instanceof IngestError && cause.kind === "absent") throw cause;
-      if (isNamed(bytes)) this.drop(bytes.digest);
+      if (isNamed(bytes)) this.drop(bytes);
       return undefined;
     }
   }
 
-  private drop(digest: SourceDigest): void {
-    this.open.get(digest)?.close();
-    this.open.delete(digest);
+  private drop(bytes: NamedBytes): void {
+    this.open.get(bytes)?.close();
+    this.open.delete(bytes);
     try {
-      this.ingests.abort(refOf(digest));
+      this.ingests.abort(refOf(bytes.digest));
     } catch {
       // It is gone, or stays until it expires.
     }

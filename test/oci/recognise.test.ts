@@ -160,7 +160,7 @@ describe("a layout", () => {
     await refuses(other.folder, /diff_ids\.0: not a sha256 digest: "sha512:/);
   });
 
-  it("with a foreign layer is used when it is there, and names it when it is not", async () => {
+  it("with a foreign layer is used when it is there, and says where it is when it is not", async () => {
     const foreign = ([, layer]: Descriptor[]): void =>
       void Object.assign(layer as object, {
         mediaType: "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
@@ -169,10 +169,28 @@ describe("a layout", () => {
     const made = layout(at, [one, two], manifest(foreign));
     expect(await opens(at)).toEqual(both);
     rmSync(made.path(digest(two)));
-    await refuses(
-      at,
-      `${at}: layer 2 (${digest(two)}): a layer that is not distributed with its image (application/vnd.docker.image.rootfs.foreign.diff.tar.gzip), and is not here; it comes from https://example.com/layer`,
-    );
+    const { layers } = await openSource(at);
+    expect(layers[1]).toMatchObject({
+      bytes: { kind: "remote", digest: digest(two), size: two.length, urls: ["https://example.com/layer"] },
+      digest: digest(two),
+    });
+  });
+
+  it("with a layer that is nowhere, or where nobody goes for it, is refused without telling a login", async () => {
+    const urls = ["file:///etc/passwd", "ftp://h/x", "https://ann:s3cret@h/x", "nonsense"];
+    for (const where of [urls, []]) {
+      const made = layout(
+        `${at}-${where.length}`,
+        [one, two],
+        manifest(([, layer]) => void Object.assign(layer as object, { urls: where })),
+      );
+      rmSync(made.path(digest(two)));
+      const why =
+        where.length === 0
+          ? "the blob is missing"
+          : "the blob is missing, and none of its URLs is fetched: that needs http or https, and no login in it";
+      await refuses(made.folder, new RegExp(`: layer 2 \\(${digest(two)}\\): ${why}$`));
+    }
   });
 
   it("of docker's media types, or of wrong ones, or of none, is told by what documents hold", async () => {
