@@ -1,6 +1,7 @@
 // What is left of GrootFS's texts: wrong usage and missing stores of every command, and layers that are not those of their
 // manifest, literally. A success and the refusals of one command alone are in commands.test.ts.
-import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { cannotMount, scratch, scratchDirectory, titleOf, until } from "../e2e/mounted.js";
@@ -297,6 +298,51 @@ describe.skipIf(cannotMount).each(names)(titleOf("%s", cannotMount), (name) => {
     expect(readFileSync(level, "utf8")).toBe("");
     expect(await call(`store: ${join(at, "none")}`, "delete", "c")).toBe("Image c deleted\n");
     for (const id of ["d", "e", "f", "g"]) await store.say(name, "delete", id);
+  });
+
+  it("cleans from the threshold on: quotas and content, or content alone", async () => {
+    const store = await madeStore();
+    const limit = ["--disk-limit-size-bytes", String(4 * MiB)];
+    await store.say(name, "create", ...limit, tarOf(file("f", Buffer.alloc(MiB, 1))), "x");
+    const content = join(store.path, "content");
+    const used = readdirSync(content).reduce((sum, each) => sum + statSync(join(content, each)).size, 0);
+    const committed = used + 3 * MiB;
+    for (const [mode, size] of [
+      [[], committed],
+      [["--threshold-mode", "committed"], committed],
+      [["--threshold-mode", "used"], used],
+    ] as const) {
+      const clean = (threshold: number): Promise<string> =>
+        store.say(name, "clean", ...mode, "--threshold-bytes", String(threshold));
+      expect(await clean(size)).toBe("clean completed\n");
+      expect(await clean(size + 1)).toBe("threshold not reached: skipping clean\n");
+    }
+  });
+
+  it("takes layers of gzip, of zstd and as they are, and whiteouts by the start of a name alone", async () => {
+    const store = await madeStore();
+    const below = [entry("gone", "1"), entry("kept.wh.gone", "2"), entry("same", "3")];
+    const above = [entry(".wh.gone", ""), entry("new.wh.same", "4")];
+    const packings = {
+      gzip,
+      zstd: (layer: Buffer): Buffer => execFileSync("zstd", ["-q"], { input: layer }),
+      plain: undefined,
+    };
+    for (const [id, compress] of Object.entries(packings)) {
+      const layout = new Layout(scratch(id));
+      const options = {
+        ...(compress === undefined ? {} : { compress }),
+        mediaType: `application/vnd.oci.image.layer.v1.tar${id === "plain" ? "" : `+${id}`}`,
+      };
+      layout.tag(layout.image([tar(...below), tar(...above)], options), "1");
+      await store.say(name, "create", `oci://${layout.folder}:1`, id);
+      expect(readdirSync(store.image(id, "rootfs")).sort()).toEqual(["kept.wh.gone", "new.wh.same", "same"]);
+      expect(readFileSync(store.image(id, "rootfs/new.wh.same"), "utf8")).toBe("4");
+    }
+    // The bytes are the same once they are unpacked: a layer is converted once, whatever it came packed in.
+    expect(readdirSync(join(store.path, "content")).filter((each) => !each.includes("index"))).toHaveLength(
+      2,
+    );
   });
 
   it("starts a clean where the config file says so, but where an option says not to", async () => {

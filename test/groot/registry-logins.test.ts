@@ -9,7 +9,10 @@ import {
   statSync,
   writeFileSync,
 } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { dirname, join } from "node:path";
+import { request } from "undici";
 import { beforeAll, describe, expect, it } from "vitest";
 import { cannotMount, type Outcome, run, scratch, scratchDirectory, titleOf, until } from "../e2e/mounted.js";
 import { gzip, Layout } from "../fixtures/oci.js";
@@ -18,6 +21,8 @@ import {
   ann,
   type Certificates,
   cannotServe,
+  closeLater,
+  freePort,
   htpasswd,
   makeCertificates,
   push,
@@ -222,6 +227,42 @@ describe.skipIf(missing)(titleOf("the store and a registry", missing), () => {
       const blocked = await create(store, name, { env }, plain, ...insecure(plain));
       expect(blocked.code).toBe(1);
       expect(blocked.stdout + blocked.stderr).toMatch(/^[^\n]*blocked[^\n]*\n$/);
+    });
+
+    it("through the proxy of the environment, but for hosts that NO_PROXY names", async () => {
+      const store = await madeStore();
+      const asked: string[] = [];
+      const proxy = createServer(async (incoming, outgoing) => {
+        const { url = "", headers } = incoming;
+        asked.push(url);
+        const path = url.replace(/^http:\/\/far\.invalid:5000/, "");
+        const given = await request(`http://${plain}${path}`, {
+          headers: { accept: String(headers.accept) },
+        });
+        outgoing.writeHead(given.statusCode, given.headers);
+        given.body.pipe(outgoing);
+      });
+      proxy.listen(0, "127.0.0.1");
+      await new Promise((listening) => proxy.once("listening", listening));
+      closeLater(() => {
+        proxy.closeAllConnections();
+        proxy.close();
+      });
+      const env = {
+        HTTP_PROXY: `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`,
+        HTTPS_PROXY: `http://127.0.0.1:${await freePort()}`,
+        NO_PROXY: "127.0.0.1",
+      };
+      const conf = scratch("registries.conf");
+      writeFileSync(conf, '[[registry]]\nlocation = "far.invalid:5000"\ninsecure = true\n');
+      const { HTTPS_PROXY: _, ...plainOnly } = env;
+      const far = { env: { ...plainOnly, HTTPS_PROXY: "", CONTAINERS_REGISTRIES_CONF: conf } };
+      const viaProxy = await create(store, name, far, "far.invalid:5000", "create");
+      expect(viaProxy.stdout + viaProxy.stderr).toBe(spec(store, "x"));
+      expect(asked.some((url) => url.startsWith("http://far.invalid:5000/v2/a/b/"))).toBe(true);
+      const before = asked.length;
+      expect(await create(store, name, { env }, plain, ...insecure(plain))).toMatchObject(made(store));
+      expect(asked).toHaveLength(before);
     });
 
     it("tells of half a login what is missing, or is anonymous as GrootFS is", async () => {

@@ -89,6 +89,33 @@ describe.skipIf(missing)(titleOf("an ordinary user's store", missing), () => {
   });
 
   it.each(["runc", "crun"])(
+    "has the ids that are set aside for the user, in a container by %s",
+    async (runtime) => {
+      const ranges = `
+      echo imgfs-tester:100000:65536 > "$folder/sub"
+      for each in uid gid; do mount --bind "$folder/sub" /etc/sub$each; done`;
+      const outcome = await corner.asUser(
+        `layout='${layout}'\n${clean}
+      imgfs init-store --uid-mapping 0:$(id -u):1 --uid-mapping 1:100000:65536 \\
+                       --gid-mapping 0:$(id -g):1 --gid-mapping 1:100000:65536
+      imgfs create "oci:$layout" "mapped-${runtime}" > out
+      imgfs bundle "mapped-${runtime}" bundle
+      sed -i 's|"/bin/sh"$|"/bin/sh", "-c", "cat /proc/self/uid_map; echo written > /written"|' bundle/config.json
+      ${runtime === "crun" ? "crun --cgroup-manager=disabled" : "runc"} --root "$HOME/run" run --bundle bundle "imgfs-${process.pid}-m-${runtime}" < /dev/null
+      stat -c '%u %n' .local/share/imgfs/images/*/rootfs/written
+      imgfs delete "mapped-${runtime}"
+      rm -rf bundle run out
+      imgfs delete-store`,
+        `${cgroups}\n${ranges}`,
+      );
+      expect(outcome).toMatchObject({ code: 0, stderr: "" });
+      expect(outcome.stdout).toMatch(
+        /^ *0 +54242 +1\n *1 +100000 +65536\n54242 \S+\nImage mapped-\w+ deleted\n$/,
+      );
+    },
+  );
+
+  it.each(["runc", "crun"])(
     "runs a container by %s, as root of a user namespace of its own, whose quota bites inside",
     async (runtime) => {
       const outcome = await asUser(`
