@@ -120,7 +120,10 @@ export function addStoreCommands(root: Command, program: Program): void {
         collect,
       )
       .option("--username <name>", "who logs in to the registry")
-      .option("--password <password>", "with what; other users can see it in the list of processes")
+      .option(
+        "--password <password>",
+        "with what; other users may see it in the list of processes until it is read",
+      )
       .option("--skip-layer-validation", "believe nothing that an oci: layout says of its layers' bytes")
       .addOption(new Option("--no-skip-layer-validation").hideHelp())
       .option(

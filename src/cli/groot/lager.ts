@@ -113,6 +113,7 @@ export function plainLog(logger: Logger = nullLogger, task = "", data: LogFields
     debug: (action, more = {}) => logger.debug(text(action), { ...data, ...more }),
     info: (action, more = {}) => logger.info(text(action), { ...data, ...more }),
     // The command says by itself why it failed.
-    error: (action, cause, more = {}) => logger.info(text(action), { ...data, ...more, error: cause }),
+    error: (action, cause, more = {}) =>
+      logger.info(text(action), { ...data, ...more, error: messageOf(cause) }),
   };
 }

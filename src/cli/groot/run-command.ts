@@ -60,7 +60,7 @@ export async function runStoreCommand(
     // A reader that has gone, and whatever else is not about the store.
     if (cause instanceof ClosedPipe) throw cause;
     const failure = failureOf(cause, caller);
-    caller.log.error(actions[command] ?? "failed", failure.groot);
+    caller.log.error(actions[command] ?? "failed", program === "grootfs" ? failure.groot : failure);
     throw failure;
   } finally {
     metrics.write();
