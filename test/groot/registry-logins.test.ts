@@ -186,27 +186,26 @@ describe.skipIf(missing)(titleOf("the store and a registry", missing), () => {
       const store = await madeStore();
       expect(await create(store, name, {}, tls, "create")).toMatchObject(notTrusted(tls));
       expect(await create(store, name, {}, tls, ...insecure(tls))).toMatchObject(made(store));
-      const config = (folder: string): string[] => {
-        const path = scratch("config.yaml");
-        writeFileSync(path, `create: {remote_layer_client_certificates_path: ${folder}}\n`);
-        return ["--config", path, "create"];
+      const trusting = (host: string, folder: string): CallOptions => {
+        const files = readdirSync(folder).map((each) => [
+          `.config/containers/certs.d/${host}/${each}`,
+          readFileSync(join(folder, each), "utf8"),
+        ]);
+        return { env: { ...home(Object.fromEntries(files) as Record<string, string>), XDG_CONFIG_HOME: "" } };
       };
-      const trusting = config(certificates.caFolder);
-      expect(await create(store, name, {}, tls, ...trusting)).toMatchObject(made(store));
-      expect(await create(store, name, {}, tlsClients, ...config(certificates.folder))).toMatchObject(
-        made(store),
-      );
-      const installed = home({
-        [`.config/containers/certs.d/${tls}/ca.crt`]: readFileSync(`${certificates.caFolder}/ca.crt`, "utf8"),
-      });
-      const env = { ...installed, XDG_CONFIG_HOME: "" };
-      expect(await create(store, name, { env }, tls, "create")).toMatchObject(made(store));
+      const { caFolder, folder: withClient } = certificates;
+      expect(await create(store, name, trusting(tls, caFolder), tls, "create")).toMatchObject(made(store));
+      const client = trusting(tlsClients, withClient);
+      expect(await create(store, name, client, tlsClients, "create")).toMatchObject(made(store));
+      // As in GrootFS: that one is of layers at URLs of their own.
+      const config = scratch("config.yaml");
+      writeFileSync(config, `create: {remote_layer_client_certificates_path: ${caFolder}}\n`);
+      expect(await create(store, name, {}, tls, "--config", config, "create")).toMatchObject(notTrusted(tls));
       if (name === "grootfs") return;
-      const given = ["create", "--cert-dir", certificates.caFolder];
-      expect(await create(store, name, {}, tls, ...given)).toMatchObject(made(store));
-      // The option is in place of the file.
-      const none = [...trusting, "--cert-dir", scratchDirectory("none")];
-      expect(await create(store, name, {}, tls, ...none)).toMatchObject(notTrusted(tls));
+      expect(await create(store, name, {}, tls, "create", "--cert-dir", caFolder)).toMatchObject(made(store));
+      // The option is in place of what is installed.
+      const none = ["create", "--cert-dir", scratchDirectory("none")];
+      expect(await create(store, name, trusting(tls, caFolder), tls, ...none)).toMatchObject(notTrusted(tls));
       expect(await create(store, name, {}, tls, "create", "--tls-verify=false")).toMatchObject(made(store));
     });
 
