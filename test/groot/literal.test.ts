@@ -351,7 +351,7 @@ describe.skipIf(cannotMount).each(names)(titleOf("%s", cannotMount), (name) => {
     const config = join(at, "config.yaml");
     writeFileSync(
       config,
-      `create: {with_clean: true, clean_log_file: ${at}/log}\nmetrics: {log: ${at}/metrics}\n`,
+      `log_level: fatal\ncreate: {with_clean: true, clean_log_file: ${at}/log}\nmetrics: {log: ${at}/metrics}\n`,
     );
     const cleans = (): number =>
       (readdirSync(at).includes("metrics") ? readFileSync(join(at, "metrics"), "utf8") : "").split(

@@ -5,6 +5,7 @@ import {
   readdirSync,
   readFileSync,
   realpathSync,
+  rmSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
@@ -87,6 +88,10 @@ describe.skipIf(cannotMount)(titleOf("a store's path", cannotMount), () => {
     expect(await at("link/", "delete", `${folder}/link/images/y/`)).toBe("Image y deleted\n");
     await at("link", "create", small(), "y");
     expect(await at("store", "delete", "y")).toBe("Image y deleted\n");
+    symlinkSync("store", join(folder, "-dash"));
+    expect(await at("-dash", "list")).toBe(`${folder}/-dash/images/x\n`);
+    expect(await at("-dash", "check")).toMatch(/^no damage found in 1 image/);
+    rmSync(join(folder, "-dash"));
     await at("link", "delete-store");
     expect(isMounted(store.image("x", "rootfs"))).toBe(false);
     expect(readdirSync(folder)).toEqual([]);

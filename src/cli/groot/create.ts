@@ -155,7 +155,8 @@ function startClean({ program, options, settings, log }: Caller): void {
     ...(program === "grootfs" ? ["grootfs"] : []),
     ...["--store", store],
     ...flag("config", configFile),
-    ...flag("log-level", logLevel),
+    // GrootFS's lowest level is none of our option's.
+    ...flag("log-level", program === "imgfs" && logLevel === "fatal" ? "error" : logLevel),
     ...flag("log-file", logFile),
     ...flag("metrics-file", settings.metricsFile),
     ...flag("metrics-log", settings.metricsLog),
