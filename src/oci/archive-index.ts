@@ -3,9 +3,10 @@
 // bodies, so an archive of any size is indexed by reading its headers only.
 // Invariants: a range lies inside the file; what is held in memory is bounded by the number of members.
 import { open } from "node:fs/promises";
+import { createRequire } from "node:module";
 import { posix } from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";
-import { extract, type Header } from "tar-stream";
+import type { Header } from "tar-stream";
 import { errnoText } from "../base/errno.js";
 import { readRange } from "./blobs.js";
 import { maxJsonBytes } from "./schema.js";
@@ -113,7 +114,10 @@ class Scan {
   /** Offset in the archive where the body of the last member ends. */
   bodyEnd = 0;
   private failure: unknown;
-  private readonly parser = extract();
+  // Loaded for an archive alone.
+  private readonly parser = (
+    createRequire(import.meta.url)("tar-stream") as typeof import("tar-stream")
+  ).extract();
 
   constructor(visit: MemberVisitor) {
     this.parser.on("error", (cause: Error) => {
