@@ -13,6 +13,7 @@ const programs = {
   imgfs: "cli/main.ts",
   daemon: "daemon/main.ts",
   mount: "cli/mount-main.ts",
+  create: "cli/create-main.ts",
   "mount-worker": "daemon/worker.ts",
   "layer-worker": "builder/layer-worker.ts",
   "run-server": "run/server.ts",
@@ -46,20 +47,23 @@ execFileSync(process.execPath, [`${root}/node_modules/typescript/bin/tsc`, "-p",
   cwd: root,
   stdio: "inherit",
 });
-/** A mount reads the whole command line but runs one command: the others stay out of its program. */
-const needed = new Set(["./mount.js", "./namespace.js"]);
-const onlyMount = {
-  name: "only-mount",
+/** Programs that read the whole command line but run one command, and the modules of that: others stay out of them. */
+const ofOneCommand = {
+  mount: new Set(["./mount.js", "./namespace.js"]),
+  create: new Set(["./create.js", "./run-command.js", "./groot/grootfs.js"]),
+};
+const only = (needed) => ({
+  name: "only-one-command",
   setup({ onResolve }) {
     onResolve({ filter: /^\.\/[a-z-/]+\.js$/ }, ({ kind, path, importer }) => {
       const [, folder] =
-        /\/src\/(cli(?:\/groot)?)\/(?:program|command-line|groot\/declare|declare)\.ts$/.exec(importer) ?? [];
+        /\/src\/(cli(?:\/groot)?)\/(?:program|command-line|declare|run-command)\.ts$/.exec(importer) ?? [];
       return kind === "dynamic-import" && folder !== undefined && !needed.has(path)
         ? { path: `../${folder}${path.slice(1)}`, external: true }
         : undefined;
     });
   },
-};
+});
 
 /** The second transport is loaded where it is asked for, from its own modules: the programs do not carry it. */
 const apartTransport = {
@@ -92,7 +96,9 @@ function bundle(names, plugins) {
 }
 
 await bundle(
-  Object.keys(programs).filter((name) => name !== "mount"),
+  Object.keys(programs).filter((name) => !Object.hasOwn(ofOneCommand, name)),
   [apartTransport, ownPlace],
 );
-await bundle(["mount"], [onlyMount, apartTransport, ownPlace]);
+for (const [name, needed] of Object.entries(ofOneCommand)) {
+  await bundle([name], [only(needed), apartTransport, ownPlace]);
+}

@@ -1,5 +1,6 @@
 // One logger shape for every room. Lines are JSON as containerd and runc write them, or text for people, and are
 // written synchronously: a thread that blocks in a system call has no event loop to flush anything later.
+import { appendFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import type { Logger as Pino } from "pino";
 
@@ -21,6 +22,8 @@ export interface LogOptions {
   readonly format: "text" | "json";
   /** File descriptor that takes the lines. */
   readonly fd: number;
+  /** Takes them in its place; opened for each line, so that nobody holds it who lives longer than the work it is about. */
+  readonly file?: string | undefined;
 }
 
 const secret = ["authorization", "password", "identitytoken"];
@@ -59,7 +62,8 @@ export const nullLogger: Logger = {
 
 function createBackend(options: LogOptions): Pino {
   const pino = createRequire(import.meta.url)("pino") as typeof import("pino");
-  const sink = pino.destination({ fd: options.fd, sync: true });
+  const { file, fd } = options;
+  const sink = file === undefined ? pino.destination({ fd, sync: true }) : { write: appending(file) };
   const destination =
     options.format === "json" ? sink : { write: (line: string) => sink.write(asText(line)) };
   return pino(
@@ -73,6 +77,17 @@ function createBackend(options: LogOptions): Pino {
     },
     destination,
   );
+}
+
+/** A line that cannot be written is lost: it is no failure of what it tells about. */
+export function appending(file: string): (line: string) => void {
+  return (line) => {
+    try {
+      appendFileSync(file, line);
+    } catch {
+      // The disk is full, or the folder gone.
+    }
+  };
 }
 
 function asText(line: string): string {

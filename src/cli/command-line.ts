@@ -1,6 +1,7 @@
 // Runs one command, and turns what it throws into one line and an exit code.
 import { type Command, CommanderError } from "commander";
 import { RunCode } from "../run/request.js";
+import type { MountHere } from "../store/mounts.js";
 import { type Called, GROOTFS, mountExitCode, readWords } from "./called-as.js";
 import { containerWords } from "./container-words.js";
 import { ExitCode, Failure, messageOf } from "./failure.js";
@@ -8,11 +9,18 @@ import { afterCommand } from "./groot/leading-words.js";
 import { ClosedPipe, print, printError } from "./output.js";
 import { type GlobalOptions, program, type StartMount } from "./program.js";
 
-/** Runs the command line and returns the exit code. */
-export async function run(argv: readonly string[], startMount: StartMount): Promise<number> {
+/**
+ * Runs the command line and returns the exit code. Where there is a `mountHere`, `create` may leave a mount in this process,
+ * which then has to serve.
+ */
+export async function run(
+  argv: readonly string[],
+  startMount: StartMount,
+  mountHere?: MountHere,
+): Promise<number> {
   const words = argv.slice(2);
-  if (words[0] === GROOTFS) return (await import("./groot/grootfs.js")).runGrootfs(words.slice(1));
-  const root = program(startMount);
+  if (words[0] === GROOTFS) return (await import("./groot/grootfs.js")).runGrootfs(words.slice(1), mountHere);
+  const root = program(startMount, mountHere);
   const ofContainer = containerWords(root, words);
   if (ofContainer !== undefined)
     return runWords(root, { words: ofContainer, byMount: false }, RunCode.failure);

@@ -31,7 +31,7 @@ export function printError(text: string): void {
 }
 
 /** Writes a line of a log: that it cannot be written is no failure of what it tells about. */
-export function writeQuietly(fd: number, text: string): void {
+function writeQuietly(fd: number, text: string): void {
   try {
     writeAll(fd, text);
   } catch {

@@ -3,6 +3,7 @@ import { Argument, Command, InvalidArgumentError, Option } from "commander";
 import { type LogLevel, logLevels } from "../base/log.js";
 import { type IdRange, parseIdMap } from "../daemon/id-maps.js";
 import type { MountOptions } from "../daemon/options.js";
+import type { MountHere } from "../store/mounts.js";
 import { exitCodeHelp, messageOf } from "./failure.js";
 import { addStoreCommands } from "./groot/declare.js";
 import { print, printError } from "./output.js";
@@ -20,8 +21,8 @@ export interface GlobalOptions {
 /** Makes a mount that the options describe, and returns the exit code of the command. */
 export type StartMount = (options: MountOptions) => Promise<number>;
 
-/** The command tree. `startMount` is what makes a mount in the background. */
-export function program(startMount: StartMount): Command {
+/** The command tree. `startMount` is what makes a mount in the background, `mountHere` one in this process for `create`. */
+export function program(startMount: StartMount, mountHere?: MountHere): Command {
   const root = new Command("imgfs")
     .description("A container image filesystem: OCI images as indexed blobs, mounted copy-on-write by FUSE.")
     .version(version, "-V, --version")
@@ -299,7 +300,7 @@ export function program(startMount: StartMount): Command {
       (await import("./check.js")).check(image, command.optsWithGlobals()),
     );
 
-  addStoreCommands(root, "imgfs");
+  addStoreCommands(root, "imgfs", mountHere);
 
   root
     .command("du")

@@ -21,9 +21,9 @@ export async function serveDetached(
   newSession();
   process.chdir("/");
   const onReady = (): void => {
-    leave(0);
-    leave(1);
-    if (!keepsLog(2)) leave(2);
+    leaveStream(0);
+    leaveStream(1);
+    if (!keepsLog(2)) leaveStream(2);
     onLive();
   };
   const onAbandon = (exitCode: number, failure?: MountFailure): void => {
@@ -34,7 +34,7 @@ export async function serveDetached(
 }
 
 /** Closes a standard descriptor; open(2) takes the lowest that is free, so /dev/null has its number then. */
-function leave(fd: number): void {
+export function leaveStream(fd: number): void {
   try {
     closeSync(fd);
   } catch {

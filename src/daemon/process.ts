@@ -24,7 +24,7 @@ interface Outcome {
   crash?: unknown;
 }
 
-const stopSignals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+export const stopSignals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 const INTERRUPTED_TWICE = 130;
 
 export interface MountHooks {
@@ -37,6 +37,8 @@ export interface MountHooks {
   onAbandon(exitCode: number, failure?: MountFailure): void;
   /** Ends the mount in place of the signals to this process, which are then somebody else's. */
   readonly stop?: AbortSignal;
+  /** Emits the signals that end the mount, in place of the process. */
+  readonly signals?: NodeJS.EventEmitter;
 }
 
 /**
@@ -111,8 +113,8 @@ class MountProcess {
   async run(thread: ServingThread): Promise<number> {
     const onSignal = (signal: NodeJS.Signals): void => void this.stop(signal);
     const onStats = (): void => this.printCounters();
-    const { stop } = this.hooks;
-    if (stop === undefined) for (const signal of stopSignals) process.on(signal, onSignal);
+    const { stop, signals = process } = this.hooks;
+    if (stop === undefined) for (const signal of stopSignals) signals.on(signal, onSignal);
     else stop.addEventListener("abort", () => onSignal("SIGTERM"));
     process.on("SIGUSR1", onStats);
     try {
@@ -137,7 +139,7 @@ class MountProcess {
       await this.takeDown();
     } finally {
       this.control.close();
-      for (const signal of stopSignals) process.off(signal, onSignal);
+      for (const signal of stopSignals) signals.off(signal, onSignal);
       process.off("SIGUSR1", onStats);
     }
     return this.conclude();

@@ -30,7 +30,7 @@ import { ensureIndex } from "./indexes.js";
 import { ensureLayers } from "./layers.js";
 import { type Lease, withLease } from "./lease.js";
 import { underLock } from "./locks.js";
-import { mountEntryOf, mountStored } from "./mounts.js";
+import { type MountHere, mountEntryOf, mountStored } from "./mounts.js";
 import { noteContent } from "./sources.js";
 import { giveToRootOf, type Measure, type Store, type StoreMaps } from "./store.js";
 
@@ -62,6 +62,11 @@ export interface CreateOptions extends PullOptions {
   /** In place of the store's. */
   readonly maps?: StoreMaps;
   readonly devices?: boolean;
+  /**
+   * Mounts in this process, which then has to serve; used where all layers were known. Who has converted some is left with
+   * the memory that took, so its mount gets a process of its own.
+   */
+  readonly mountHere?: MountHere | undefined;
 }
 
 export interface CreatedImage {
@@ -86,6 +91,8 @@ interface Contents {
   readonly blobs: readonly string[];
   readonly config: Uint8Array;
   readonly baseBytes: number;
+  /** No layer had to be converted. */
+  readonly wereKnown: boolean;
 }
 
 /** Makes an image. Rejects with StoreError, or with what opening and converting the source reject with. */
@@ -100,11 +107,17 @@ export async function createImage(store: Store, options: CreateOptions): Promise
     }
     return underLock(store.path, imageLock(options.id), "exclusive", options, async () => {
       const image = publish(store, lease, options, contents);
+      let undoMount = async (): Promise<void> => {};
       try {
-        if (options.mount) await mountStored(store, image);
+        if (options.mount) {
+          const mountHere = contents.wereKnown ? options.mountHere : undefined;
+          undoMount = await mountStored(store, image, mountHere);
+        }
+        options.signal?.throwIfAborted();
         fault("image.complete");
         writeState(image.path, { ...image.state, complete: true });
       } catch (cause) {
+        await undoMount();
         await takeOut(store, lease, options.id);
         throw cause;
       }
@@ -199,6 +212,7 @@ async function pull(
           layers.map(({ diffId }) => diffId),
         ),
       baseBytes: layers.reduce((sum, { summary }) => sum + summary.logicalBytes, 0),
+      wereKnown: layers.every(({ reused }) => reused),
     };
     noteContent(store, source, [contents.index, ...contents.blobs]);
     return contents;

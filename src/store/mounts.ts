@@ -81,10 +81,26 @@ function inList(path = ""): string {
   return path.replace(/[\\,]/g, "\\$&");
 }
 
-/** Mounts an image in a process of its own. Rejects with MountFailure. */
-export async function mountStored(store: Store, image: StoredImage): Promise<void> {
+/** Makes a mount in the process that asks for it. Rejects with MountFailure; then nothing is mounted. */
+export type MountHere = (options: MountOptions) => Promise<{
+  /** Takes it away, and resolves when nothing of it is left. */
+  undo(): Promise<void>;
+}>;
+
+/**
+ * Mounts an image, in a process of its own unless there is a `mountHere`. What it resolves to takes a mount in this process
+ * away: {@link unmountImage} would wait for the end of the process that asks. Rejects with MountFailure.
+ */
+export async function mountStored(
+  store: Store,
+  image: StoredImage,
+  mountHere?: MountHere,
+): Promise<() => Promise<void>> {
   fault("image.mount");
-  await mountDetached(mountOptionsOf(store, image));
+  const options = mountOptionsOf(store, image);
+  if (mountHere !== undefined) return (await mountHere(options)).undo;
+  await mountDetached(options);
+  return async () => {};
 }
 
 /** As GrootFS has it: a rootfs that is in use is tried again for five seconds. */

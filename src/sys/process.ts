@@ -19,6 +19,14 @@ export function newSession(): void {
   setsid();
 }
 
+const PR_SET_PDEATHSIG = 1;
+const prctl = bindPlain<[number, number]>("prctl", "int", ["int", "unsigned long"]);
+
+/** Which signal this process gets when its parent ends; 0 for none (prctl(2)). */
+export function signalAtParentsEnd(signal: number): void {
+  prctl(PR_SET_PDEATHSIG, signal);
+}
+
 const setfsuid = bindPlain<[number]>("setfsuid", "int", ["uint32_t"]);
 const setfsgid = bindPlain<[number]>("setfsgid", "int", ["uint32_t"]);
 const own = { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 };

@@ -1,4 +1,5 @@
 // Who runs a command of the store: the name it was called by, what it was told, and where it says what.
+import type { MountHere } from "../../store/mounts.js";
 import { print } from "../output.js";
 import type { StoreOptions } from "./declare.js";
 import type { StoreLog } from "./lager.js";
@@ -14,6 +15,8 @@ export interface Caller {
   /** The session of the command. */
   readonly log: StoreLog;
   readonly metrics: Metrics;
+  /** Mounts in this process, where that may serve afterwards. */
+  readonly mountHere?: MountHere | undefined;
 }
 
 /** A line of output. On success nothing else goes to stdout. */

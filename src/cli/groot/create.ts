@@ -55,6 +55,7 @@ export async function create(caller: Caller): Promise<void> {
         ...(options.devices === true ? { devices: true } : {}),
         ...sourceOptions(caller, image, codec),
         measure: metrics.measure,
+        mountHere: caller.mountHere,
         onEvent,
         signal,
       }),

@@ -2,6 +2,7 @@
 // words. What a command does is loaded when it runs.
 import { Argument, type Command, InvalidArgumentError, Option } from "commander";
 import { parseSize } from "../../quota/settings.js";
+import type { MountHere } from "../../store/mounts.js";
 import type { ProgressKind } from "../progress.js";
 import { inodes } from "../quota-options.js";
 import { goInt64 } from "./go-texts.js";
@@ -96,10 +97,13 @@ export function addStoreGlobals(command: Command): Command {
 }
 
 /** Declares the commands. */
-export function addStoreCommands(root: Command, program: Program): void {
+export function addStoreCommands(root: Command, program: Program, mountHere?: MountHere): void {
   const int = program === "grootfs" ? goBytes : bytes;
   const command = (name: string, description: string): Command => {
-    const made = root.command(name).description(description).action(action(program, name));
+    const made = root
+      .command(name)
+      .description(description)
+      .action(action(program, name, mountHere));
     // GrootFS has them before the command only; ours take them on either side (leading-words.ts).
     if (program === "imgfs") addStoreGlobals(made).addOption(new Option("--log-file <file>").hideHelp());
     return made;
@@ -220,11 +224,15 @@ export function addStoreCommands(root: Command, program: Program): void {
 }
 
 /** Options stand on the command or before it. */
-function action(program: Program, name: string): (...args: readonly unknown[]) => Promise<void> {
+function action(
+  program: Program,
+  name: string,
+  mountHere: MountHere | undefined,
+): (...args: readonly unknown[]) => Promise<void> {
   return async (...args) => {
     const command = args.at(-1) as Command;
     const { runStoreCommand } = await import("./run-command.js");
-    await runStoreCommand(program, name, command.args, optionsOf(command));
+    await runStoreCommand(program, name, command.args, optionsOf(command), mountHere);
   };
 }
 

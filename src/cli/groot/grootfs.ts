@@ -1,6 +1,7 @@
 // The command line as GrootFS has it, for who calls the program by that name: what went wrong is told on stdout, logs are
 // lager's JSON on stderr, and the exit code is 1.
 import { Command, CommanderError } from "commander";
+import type { MountHere } from "../../store/mounts.js";
 import { GROOTFS } from "../called-as.js";
 import { messageOf } from "../failure.js";
 import { ClosedPipe, print } from "../output.js";
@@ -10,7 +11,7 @@ import { goWords } from "./go-words.js";
 import { makeCaller } from "./run-command.js";
 import { StoreFailure } from "./store-failure.js";
 
-export function grootfsProgram(): Command {
+export function grootfsProgram(mountHere?: MountHere): Command {
   const root = new Command(GROOTFS)
     .description("I am Groot! The store of imgfs, by GrootFS's commands.")
     .version(`${GROOTFS} version ${version}`, "-v, --version", "print the version")
@@ -18,16 +19,16 @@ export function grootfsProgram(): Command {
     .option("--log-level <level>", "debug, info, error or fatal (default: fatal)")
     .option("--log-file <file>", "log to this file, at level info unless --log-level says otherwise");
   addStoreGlobals(root);
-  addStoreCommands(root, "grootfs");
+  addStoreCommands(root, "grootfs", mountHere);
   for (const command of [root, ...root.commands]) {
     command.exitOverride().configureOutput({ writeOut: print, writeErr: () => {}, outputError: () => {} });
   }
   return root;
 }
 
-/** Runs the words after the name; the exit code. */
-export async function runGrootfs(words: readonly string[]): Promise<number> {
-  const root = grootfsProgram();
+/** Runs the words after the name; the exit code. `mountHere` as for {@link ../command-line.ts}. */
+export async function runGrootfs(words: readonly string[], mountHere?: MountHere): Promise<number> {
+  const root = grootfsProgram(mountHere);
   try {
     if (words.length === 0) root.outputHelp();
     else await root.parseAsync(goWords(root, words), { from: "user" });

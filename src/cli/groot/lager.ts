@@ -1,9 +1,9 @@
 // The log of the store's commands: sessions with actions, as Cloud Foundry's lager has them. Called as grootfs a line is
 // lager's JSON; called as imgfs it goes to the logger of all other commands.
-import { openSync } from "node:fs";
-import { type LogFields, type Logger, nullLogger } from "../../base/log.js";
+import { closeSync, openSync } from "node:fs";
+import { appending, type LogFields, type Logger, nullLogger } from "../../base/log.js";
 import { messageOf } from "../failure.js";
-import { printError, writeQuietly } from "../output.js";
+import { printError } from "../output.js";
 import { goJson } from "./go-json.js";
 import { goPathError } from "./go-texts.js";
 
@@ -32,13 +32,12 @@ export function lagerLevel(word: string | undefined): LagerLevel {
  */
 export function lagerLog(component: string, level: LagerLevel, file: string | undefined): StoreLog {
   if (file === undefined || file === "") return new Lager(component, component, level, printError, "", {});
-  let fd: number;
   try {
-    fd = openSync(file, "a", 0o644);
+    closeSync(openSync(file, "a", 0o644));
   } catch (cause) {
     throw new Error(`failed to configure logger: ${goPathError("open", file, cause)}`);
   }
-  const write = (line: string): void => writeQuietly(fd, line);
+  const write = appending(file);
   return new Lager(component, component, level === "fatal" ? "info" : level, write, "", {});
 }
 

@@ -1,7 +1,8 @@
 // Runs one command of the store: settings, log and metrics around what its own module does, and failures in the words of
 // the name that was called.
-import { openSync } from "node:fs";
+import { closeSync, openSync } from "node:fs";
 import { createLogger, type LogLevel, logLevels } from "../../base/log.js";
+import type { MountHere } from "../../store/mounts.js";
 import { ClosedPipe, printError, visible } from "../output.js";
 import type { Caller } from "./caller.js";
 import { ConfigError } from "./config-file.js";
@@ -46,10 +47,11 @@ export async function runStoreCommand(
   command: string,
   args: readonly string[],
   options: StoreOptions,
+  mountHere?: MountHere,
 ): Promise<void> {
   // Node keeps the words of the command line where other users see them.
   if (options.password !== undefined) process.title = program;
-  const caller = makeCaller(program, command, args, options);
+  const caller: Caller = { ...makeCaller(program, command, args, options), mountHere };
   const { metrics } = caller;
   try {
     checkOptions(caller);
@@ -108,20 +110,22 @@ function logOf(program: Program, settings: Settings, options: StoreOptions): Sto
     }
   }
   const file = options.log ?? logFile;
+  if (file !== undefined) makeLog(file);
   // GrootFS's lowest level is above our lowest.
   const level = logLevels.find((each) => each === logLevel) ?? (logLevel === "fatal" ? "error" : "warn");
   return plainLog(
     createLogger({
       level: options.debug === true ? "debug" : (level satisfies LogLevel),
       format: options.logFormat ?? "text",
-      fd: file === undefined ? 2 : openLog(file),
+      fd: 2,
+      file,
     }),
   );
 }
 
-function openLog(file: string): number {
+function makeLog(file: string): void {
   try {
-    return openSync(file, "a", 0o644);
+    closeSync(openSync(file, "a", 0o644));
   } catch (cause) {
     throw new StoreFailure(`log file ${file}`, { cause });
   }
