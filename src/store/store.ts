@@ -125,6 +125,7 @@ export function openStore(path: string): Store {
   let format: string;
   try {
     format = readFileSync(join(root, FORMAT_FILE), "utf8").trimEnd();
+    if (!/^imgfs store \d+$/.test(format)) throw new Error("another file of that name");
   } catch {
     const foreign = existsSync(root) && !isEmptyFolder(root);
     const what = foreign ? "not a store of imgfs" : "no store";

@@ -159,6 +159,12 @@ describe.skipIf(cannotMount).each(names)(titleOf("%s", cannotMount), (name) => {
       expect(await store.call(name, ...words), words[0]).toMatchObject(told(name, groot, 1));
     }
     expect(readdirSync(path)).toEqual(["precious"]);
+    // A file that has the mark's name is none.
+    writeFileSync(join(path, "format"), "of a book:\nquarto\n");
+    expect(await store.call(name, "list")).toMatchObject(told(name, groot, 1));
+    expect(await store.call(name, "init-store")).toMatchObject(told(name, foreign, 1));
+    expect(await store.call(name, "delete-store")).toMatchObject(told(name, foreign, 1));
+    expect(readdirSync(path).sort()).toEqual(["format", "precious"]);
 
     const newer = await madeStore();
     writeFileSync(join(newer.path, "format"), "imgfs store 2\n");
