@@ -72,11 +72,17 @@ const claimed = v.pipe(
   v.regex(/^[a-z0-9]{1,64}(?:[+._-][a-z0-9]{1,64}){0,3}:[A-Za-z0-9=_-]{0,200}$/, "not a digest"),
 );
 
+/** -1 says in Go that it is not known. */
+const claimedSize = v.pipe(
+  v.number(),
+  v.transform((told) => (Number.isSafeInteger(told) && told > 0 ? told : 0)),
+);
+
 /** The same whose layers' descriptors are not believed. */
 export const ClaimedManifest = v.object({
   schemaVersion,
   config: Descriptor,
-  layers: v.array(v.object({ ...Descriptor.entries, digest: claimed, size: v.optional(size, 0) })),
+  layers: v.array(v.object({ ...Descriptor.entries, digest: claimed, size: v.optional(claimedSize, 0) })),
 });
 export type ClaimedDescriptor = v.InferOutput<typeof ClaimedManifest>["layers"][number];
 

@@ -10,7 +10,6 @@ import { type Codec, noCodec } from "../imgfs/codec.js";
 import { makeConfig } from "../oci/config.js";
 import { openSource } from "../oci/open.js";
 import type { RegistryOptions } from "../oci/registry/options.js";
-import type { ImageSource } from "../oci/source.js";
 import { takeOut } from "./delete.js";
 import { StoreError } from "./errors.js";
 import { fault } from "./fault.js";
@@ -29,6 +28,7 @@ import {
 import { ensureIndex } from "./indexes.js";
 import { ensureLayers } from "./layers.js";
 import { type Lease, withLease } from "./lease.js";
+import { Limit } from "./limits.js";
 import { underLock } from "./locks.js";
 import { type MountHere, mountEntryOf, mountStored } from "./mounts.js";
 import { noteContent } from "./sources.js";
@@ -183,18 +183,20 @@ async function pull(
     registry: { ...registry, onRetry },
     signal,
   });
+  const limit = new Limit(limitBytes);
   try {
-    checkSizes(image, limitBytes);
+    limit.checkSizes(image);
     onEvent({
       type: "start",
       layers: image.layers.map(({ digest, bytes }) => ({ digest, size: bytes.size })),
     });
-    const check = ({ reused, summary }: BuiltLayer): void => {
-      if (!reused && limitBytes !== undefined && summary.logicalBytes > limitBytes) {
-        throw new StoreError("uncompressed", "uncompressed layer size exceeds quota");
-      }
-    };
-    const layers = await ensureLayers(store, lease, image, { codec, onEvent, signal, measure, check });
+    const check = (layer: BuiltLayer): void => limit.checkLayer(layer);
+    const converting = { codec, onEvent, signal, measure, check };
+    const layers = await ensureLayers(store, lease, limit.bounded(image), converting).catch(
+      (cause: unknown) => {
+        throw limit.explain(cause);
+      },
+    );
     onEvent({ type: "merge", layers: layers.length });
     const blobs = layers.map(({ path }) => path);
     const placed = blobs.map((path, i) => ({ path, baseDirectory: image.layers[i]?.baseDirectory }));
@@ -218,15 +220,6 @@ async function pull(
     return contents;
   } finally {
     await image.close?.();
-  }
-}
-
-/** Layers that are larger than the limit as they come are not fetched. */
-function checkSizes(image: ImageSource, limitBytes: number | undefined): void {
-  // What an image claims counts here as in GrootFS, though nobody believes it: what does not fit is found out in time.
-  const sum = image.layers.reduce((total, { bytes, claim }) => total + (claim ?? bytes).size, 0);
-  if (limitBytes !== undefined && sum > limitBytes) {
-    throw new StoreError("compressed", `layers exceed disk quota ${sum}/${limitBytes} bytes`);
   }
 }
 

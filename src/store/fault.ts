@@ -16,7 +16,7 @@ export const storeFaultPoints = {
   "ingest.commit": "a download is whole, and what was made of it gets its name",
   "ingest.remove": "a download is removed: it is whole, aborted, or too old",
   "layer.publish": "a converted layer gets its name",
-  "source.note": "a local tar is noted with its diffID",
+  "source.note": "a layer that has no diffID of its own is noted with the one that it has",
   "index.write": "a merged index is written",
   "index.publish": "it gets its name",
   "image.folder": "the folder of a new image is made",

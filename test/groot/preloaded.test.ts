@@ -148,7 +148,9 @@ describe.skipIf(missing).each(names)(titleOf("a preloaded+layer image, as %s", m
 
   it("is the tar that a symlink leads to, and the app's layer below its directory, from a server that wants a certificate", async () => {
     const server = await serve(undefined, certificates);
-    const store = await madeStore();
+    // As Garden's store of containers without privileges: root is the host's largest id.
+    const maps = ["0:4294967294:1", "1:1:4294967293"];
+    const store = await madeStore(...maps.flatMap((map) => ["--uid-mapping", map, "--gid-mapping", map]));
     const config = configFile(
       "skip_layer_validation: true",
       `remote_layer_client_certificates_path: ${certificates.folder}`,
@@ -177,7 +179,7 @@ describe.skipIf(missing).each(names)(titleOf("a preloaded+layer image, as %s", m
       const { mode, uid, gid } = statSync(store.image("one", "rootfs", path));
       return { mode: mode & 0o7777, uid, gid };
     };
-    expect(owned("home")).toEqual({ mode: 0o711, uid: 0, gid: 0 });
+    expect(owned("home")).toEqual({ mode: 0o711, uid: 4294967294, gid: 4294967294 });
     expect(owned("home/vcap")).toEqual({ mode: 0o750, uid: 2000, gid: 2001 });
     expect(server.asked.map(({ url }) => url)).toEqual(["/layer.tgz?signature=s3cret"]);
     sound(store);
@@ -240,7 +242,13 @@ describe.skipIf(missing).each(names)(titleOf("a preloaded+layer image, as %s", m
     expect(readdirSync(store.image("changed", "rootfs")).sort()).toEqual(["home", "new"]);
     // A compressed tar is told by its bytes, whatever its type says.
     writeFileSync(tar, gzipSync(changed("packed")));
-    await store.say(name, "create", flag, preloaded(server.url, { rootfs: tar }), "packed");
+    const packed = preloaded(server.url, { rootfs: tar });
+    const path = packed.slice("oci://".length);
+    editLayout(path, ({ manifest }) => {
+      for (const layer of manifest.layers) layer.size = -1;
+    });
+    await store.say(name, "pull", flag, packed);
+    await store.say(name, "create", flag, packed, "packed");
     expect(readdirSync(store.image("packed", "rootfs")).sort()).toEqual(["home", "packed"]);
     sound(store);
   });
@@ -361,6 +369,22 @@ describe.skipIf(missing).each(names)(titleOf("a preloaded+layer image, as %s", m
     expect(readFileSync(store.image("odd", "rootfs/etc/etc/motd"), "utf8")).toBe("mine\n");
     await store.say(name, "create", flag, at("/.."), "root");
     expect(readFileSync(store.image("root", "rootfs/etc/motd"), "utf8")).toBe("mine\n");
+  });
+
+  it("stops coming where it is more than its limit, however much there is", async () => {
+    let isGone = false;
+    const server = await serve((_, response) => {
+      const more = (): void => void (isGone || response.write(Buffer.alloc(100_000), more));
+      response.on("close", () => {
+        isGone = true;
+      });
+      response.write(layerTar([{ name: "endless", data: Buffer.alloc(10_240) }]).subarray(0, 10_240), more);
+    });
+    const store = await madeStore();
+    const limit = ["--skip-layer-validation", "--disk-limit-size-bytes", String(1 << 20)];
+    const url = preloaded(server.url, { layerDigest: "" });
+    await refused(store, "uncompressed layer size exceeds quota", ...limit, url, "x");
+    expect(server.asked.length).toBe(1);
   });
 
   it("is refused where the layer cannot be had, without telling a login or a signature", async () => {
