@@ -145,7 +145,8 @@ describe.skipIf(missing)(titleOf("a download of the store", missing), () => {
     const outcome = await create(store, registry);
     expect(outcome.code).not.toBe(0);
     expect(outcome.stderr).toContain("digest mismatch");
-    expect(await ingests(store)).toEqual([]);
+    // The small layer may have come and not have been made into a blob yet.
+    expect((await ingests(store)).filter((each) => each.ref === ref)).toEqual([]);
     expect(rangesOf(registry)).toEqual([undefined]);
   });
 
