@@ -71,7 +71,10 @@ async function begun(ref: string, length: number, wish = { total, expected: dige
 
 async function add(ingest: Ingest, rest: Uint8Array): Promise<void> {
   for (let at = 0, size = 1; at < rest.length; at += size, size = size * 3 + 1) {
-    await ingest.write(rest.subarray(at, at + size));
+    const piece = Buffer.from(rest.subarray(at, at + size));
+    await ingest.write(piece);
+    // It was taken by copy.
+    piece.fill(0);
   }
   await ingest.flush();
 }

@@ -7,7 +7,7 @@ import type { Limits, RegistryOptions } from "./options.js";
 import { proxyFor } from "./proxy.js";
 import { codeOf } from "./retry.js";
 import { hostTls } from "./tls.js";
-import { Agent, type Dispatcher, ProxyAgent, SocketError } from "./undici.js";
+import { Agent, type Dispatcher, loadProxyAgent, SocketError } from "./undici.js";
 
 export type Headers = Readonly<Record<string, string>>;
 
@@ -120,7 +120,7 @@ export class Transport {
             ...common,
             connect: { ...requestTls, timeout: times.connect, onread: this.buffers.onread },
           })
-        : new ProxyAgent({
+        : new (loadProxyAgent())({
             ...common,
             uri: proxy.href,
             requestTls: { ...requestTls, timeout: times.connect },

@@ -7,9 +7,13 @@ import type * as undici from "undici";
 export type { Dispatcher } from "undici";
 
 const load = createRequire(import.meta.url);
-const prototype = (load("undici/lib/dispatcher/dispatcher.js") as typeof undici.Dispatcher).prototype;
-Object.assign(prototype, load("undici/lib/api/index.js"));
 
 export const Agent: typeof undici.Agent = load("undici/lib/dispatcher/agent.js");
-export const ProxyAgent: typeof undici.ProxyAgent = load("undici/lib/dispatcher/proxy-agent.js");
 export const { SocketError }: typeof undici.errors = load("undici/lib/core/errors.js");
+
+/** ProxyAgent, and what it takes of the methods of dispatchers, for where there is a proxy. */
+export function loadProxyAgent(): typeof undici.ProxyAgent {
+  const { prototype } = load("undici/lib/dispatcher/dispatcher.js") as typeof undici.Dispatcher;
+  Object.assign(prototype, load("undici/lib/api/index.js"));
+  return load("undici/lib/dispatcher/proxy-agent.js");
+}

@@ -83,6 +83,13 @@ describe.skipIf(cannotServe)(titleOf("a registry behind a bad connection", canno
     expect(proxy.asked.filter((asked) => isBlob(asked))).toHaveLength(3);
   });
 
+  it("leaves a piece as it is for a slow reader, whatever comes meanwhile", async () => {
+    for (const trouble of [undefined, { piece: 5000, pause: 0 }, { chunked: true }] as const) {
+      const proxy = await through((asked) => (isBlob(asked) ? trouble : undefined));
+      expect((await pull(`${proxy.host}/a/b`, plain, undefined, 3)).layers).toEqual(digests);
+    }
+  });
+
   it("takes an early end without a length for what it is", async () => {
     const proxy = await through((asked) =>
       isBlob(asked) ? { chunked: true, ...(asked.before === 0 ? { cutAfter: 1_000_000 } : {}) } : undefined,

@@ -1,5 +1,6 @@
 // A pull as a build does it, without the conversion: everything is read, and what comes is compared by digest.
 import { createHash } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
 import { openSource } from "../../../src/oci/open.js";
 import type { RegistryOptions } from "../../../src/oci/registry/options.js";
 import type { RemoteBytes } from "../../../src/oci/source.js";
@@ -27,7 +28,13 @@ export interface Pulled {
   readonly place: string;
 }
 
-export async function pull(name: string, registry: RegistryOptions = {}, platform?: string): Promise<Pulled> {
+/** `linger`: ms for which each piece is held before it is looked at. */
+export async function pull(
+  name: string,
+  registry: RegistryOptions = {},
+  platform?: string,
+  linger = 0,
+): Promise<Pulled> {
   const retries: string[] = [];
   const image = await openSource(`docker://${name}`, {
     platform,
@@ -44,6 +51,7 @@ export async function pull(name: string, registry: RegistryOptions = {}, platfor
         const hash = createHash("sha256");
         let size = 0;
         for await (const piece of image.fetch?.(bytes as RemoteBytes) ?? []) {
+          if (linger > 0) await sleep(linger);
           hash.update(piece);
           size += piece.length;
         }
