@@ -1,10 +1,10 @@
-// `imgfs build` from a registry on loopback beside the same image in a layout, in turn, A B C A B C:
+// `imgfs build` and `imgfs pull` from a registry on loopback beside the same image in a layout, in turn, A B C A B C:
 //   node bench/compare/registry.mjs oci:DIR:TAG [--rounds N] [--codec CODEC] [--jobs N]
-// Needs docker-registry and skopeo. The measure is the build from the layout; the other way to an image in a registry is
-// `skopeo copy` into a layout and a build from that. Prints medians, processor time of the client, and the median of each
-// round's ratio to the measure.
+// Needs docker-registry and skopeo. The measure of a build is the build from the layout, that of a pull into an empty store
+// the pull from the layout; the other way to an image in a registry is `skopeo copy` into a layout and a build from that.
+// Prints medians, processor time of the client and of the registry, and the median of each round's ratio to its measure.
 import { spawn, spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -27,6 +27,7 @@ if (!source?.startsWith("oci:") || !(rounds > 0)) {
 const work = mkdtempSync(join(process.env.TMPDIR ?? tmpdir(), "imgfs-registry-bench-"));
 const target = join(work, "target");
 const copy = join(work, "copy");
+const store = join(work, "images");
 const quoted = (word) => `'${word.replaceAll("'", "'\\''")}'`;
 
 function run(command, args) {
@@ -43,10 +44,20 @@ function freePort() {
   });
 }
 
+/** Seconds of processor time that the registry has used. */
+function registryTime() {
+  const [user, system] = readFileSync(`/proc/${registry.pid}/stat`, "utf8")
+    .split(") ")[1]
+    .split(" ")
+    .slice(11);
+  return (Number(user) + Number(system)) / 100;
+}
+
 /** Seconds of wall and processor time of a shell command and its children. */
 function measure(command) {
-  rmSync(target, { recursive: true, force: true });
-  rmSync(copy, { recursive: true, force: true });
+  for (const path of [target, copy, store]) rmSync(path, { recursive: true, force: true });
+  run(imgfs, ["init-store", "--store", store]);
+  const before = registryTime();
   const start = process.hrtime.bigint();
   const done = spawnSync(
     "sh",
@@ -60,7 +71,7 @@ function measure(command) {
   const times = [...done.stdout.matchAll(/(\d+)m([\d.]+)s/g)].map(
     ([, minutes, seconds]) => minutes * 60 + Number(seconds),
   );
-  return { wall, cpu: times.reduce((sum, time) => sum + time, 0) };
+  return { wall, cpu: times.reduce((sum, time) => sum + time, 0), registry: registryTime() - before };
 }
 
 const median = (numbers) => numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)];
@@ -77,14 +88,20 @@ try {
   await sleep(1000);
   const image = `docker://${host}/bench/image:latest`;
   run("skopeo", ["copy", "-q", "--dest-tls-verify=false", source, image]);
-  const options = `--progress none${values.codec ? ` --codec ${values.codec}` : ""}${values.jobs ? ` --jobs ${values.jobs}` : ""}`;
+  const options = `--progress none${values.codec ? ` --codec ${values.codec}` : ""}`;
+  const jobs = values.jobs ? ` --jobs ${values.jobs}` : "";
   const build = (from, more = "") =>
-    `${quoted(imgfs)} build ${quoted(from)} ${quoted(target)} ${options}${more}`;
+    `${quoted(imgfs)} build ${quoted(from)} ${quoted(target)} ${options}${jobs}${more}`;
+  const pull = (from, more = "") =>
+    `${quoted(imgfs)} pull ${quoted(from)} --store ${quoted(store)} ${options}${more}`;
   const commands = {
     "build oci:": build(source),
     "build docker://": build(image, " --tls-verify=false"),
     "skopeo copy, build oci:": `skopeo copy -q --src-tls-verify=false ${quoted(image)} ${quoted(`oci:${copy}:x`)}; ${build(`oci:${copy}:x`)}`,
+    "pull oci:": pull(source),
+    "pull docker://": pull(image, " --tls-verify=false"),
   };
+  const measureOf = (name) => taken[name.startsWith("pull") ? "pull oci:" : "build oci:"];
   const taken = Object.fromEntries(Object.keys(commands).map((name) => [name, []]));
   // The first round finds cold caches and memory that nobody has touched yet: it does not count.
   for (let round = -1; round < rounds; round++) {
@@ -93,13 +110,12 @@ try {
       if (round >= 0) taken[name].push(time);
     }
   }
-  const [reference] = Object.values(taken);
-  console.log(`${"".padEnd(26)}   wall     cpu   ratio`);
+  console.log(`${"".padEnd(26)}   wall     cpu  server   ratio`);
   for (const [name, times] of Object.entries(taken)) {
     const seconds = (pick) => `${median(times.map(pick)).toFixed(2)} s`.padStart(7);
-    const ratio = median(times.map(({ wall }, i) => wall / reference[i].wall)).toFixed(2);
+    const ratio = median(times.map(({ wall }, i) => wall / measureOf(name)[i].wall)).toFixed(2);
     console.log(
-      `${name.padEnd(26)} ${seconds(({ wall }) => wall)} ${seconds(({ cpu }) => cpu)}   ${ratio.padStart(5)}`,
+      `${name.padEnd(26)} ${seconds(({ wall }) => wall)} ${seconds(({ cpu }) => cpu)} ${seconds((time) => time.registry)}   ${ratio.padStart(5)}`,
     );
   }
 } finally {
