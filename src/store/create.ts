@@ -1,15 +1,18 @@
 // Making images: layers and index into the store, then the image's folder by one rename, then its mount.
 import { mkdirSync, renameSync, rmSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import { basename, join } from "node:path";
 import { syncFolder } from "../base/durable.js";
 import type { BuildEvent, BuiltLayer } from "../builder/image.js";
 import { ofLayer } from "../builder/layers.js";
+import { Threads } from "../builder/pool.js";
 import { createUnpacking } from "../builder/unpacking.js";
 import type { IdRange } from "../daemon/id-maps.js";
 import { type Codec, noCodec } from "../imgfs/codec.js";
 import { makeConfig } from "../oci/config.js";
-import { openSource } from "../oci/open.js";
+import { isRemote, openSource } from "../oci/open.js";
 import type { RegistryOptions } from "../oci/registry/options.js";
+import type { ImageSource } from "../oci/source.js";
 import { takeOut } from "./delete.js";
 import { StoreError } from "./errors.js";
 import { fault } from "./fault.js";
@@ -31,7 +34,7 @@ import { type Lease, withLease } from "./lease.js";
 import { Limit } from "./limits.js";
 import { underLock } from "./locks.js";
 import { type MountHere, mountEntryOf, mountStored } from "./mounts.js";
-import { noteContent } from "./sources.js";
+import { contentOf, noteContent } from "./sources.js";
 import { giveToRootOf, type Measure, type Store, type StoreMaps } from "./store.js";
 
 export interface PullOptions {
@@ -158,6 +161,9 @@ function taken(id: string): StoreError {
   return new StoreError("exists", `image for id \`${id}\` already exists`);
 }
 
+/** Threads that are started before it is known what there is to convert. */
+const readyThreads = 2;
+
 async function pull(
   store: Store,
   lease: Lease,
@@ -176,22 +182,27 @@ async function pull(
   let archives = 0;
   const unpacking = createUnpacking(() => lease.path(`archive-${archives++}`), signal);
   const onRetry = (message: string): void => onEvent({ type: "retry", message });
-  const image = await openSource(source, {
-    platform,
-    skipLayerValidation,
-    unpacking,
-    registry: { ...registry, onRetry },
-    signal,
-  });
+  // While a registry is asked a core has nothing else to do. What was pulled before is likely to be there.
+  const isNew = isRemote(source) && contentOf(store, source).length === 0;
+  const threads = isNew ? new Threads(Math.min(availableParallelism(), readyThreads)) : undefined;
   const limit = new Limit(limitBytes);
+  let opened: ImageSource | undefined;
   try {
+    const image = await openSource(source, {
+      platform,
+      skipLayerValidation,
+      unpacking,
+      registry: { ...registry, onRetry },
+      signal,
+    });
+    opened = image;
     limit.checkSizes(image);
     onEvent({
       type: "start",
       layers: image.layers.map(({ digest, bytes }) => ({ digest, size: bytes.size })),
     });
     const check = (layer: BuiltLayer): void => limit.checkLayer(layer);
-    const converting = { codec, onEvent, signal, measure, check };
+    const converting = { codec, onEvent, signal, measure, check, threads };
     const layers = await ensureLayers(store, lease, limit.bounded(image), converting).catch(
       (cause: unknown) => {
         throw limit.explain(cause);
@@ -219,7 +230,8 @@ async function pull(
     noteContent(store, source, [contents.index, ...contents.blobs]);
     return contents;
   } finally {
-    await image.close?.();
+    await threads?.end();
+    await opened?.close?.();
   }
 }
 

@@ -8,6 +8,7 @@ import { type Digest, digestHex } from "../base/digest.js";
 import { syncFolder } from "../base/durable.js";
 import type { BuildEvent, BuiltLayer } from "../builder/image.js";
 import { builtLayer, convertChosen, reusedLayer, summaryOfBlob } from "../builder/layers.js";
+import type { Threads } from "../builder/pool.js";
 import type { Codec } from "../imgfs/codec.js";
 import { blobFile } from "../imgfs/folder.js";
 import { layerKey } from "../imgfs/layer-key.js";
@@ -26,6 +27,8 @@ export interface LayerOptions {
   readonly measure: Measure | undefined;
   /** Called with each layer that is there, before the next one; may throw. */
   readonly check: (layer: BuiltLayer) => void;
+  /** Those that were started before; the caller ends them. */
+  readonly threads?: Threads | undefined;
 }
 
 /** What is known of a layer that nobody has read yet. */
@@ -58,12 +61,15 @@ class Ensurer {
   private readonly identities: readonly ReturnType<typeof identityOf>[];
   private readonly locks = new Map<number, Lock>();
   private readonly downloads: Downloads | undefined;
+  /** For the first conversion, which ends them. */
+  private threads: Threads | undefined;
 
   constructor(store: Store, lease: Lease, image: ImageSource, options: LayerOptions) {
     this.store = store;
     this.lease = lease;
     this.image = image;
     this.options = options;
+    this.threads = options.threads;
     this.built = image.layers.map(() => undefined);
     this.identities = image.layers.map((layer) =>
       layer.diffId === undefined ? identityOf(layer) : undefined,
@@ -169,6 +175,8 @@ class Ensurer {
     const target = (layer: number): string => lease.path(`layer-${layer}`);
     const unnamed: [number, BuiltLayer][] = [];
     const jobs = Math.max(1, Math.min(availableParallelism(), MOST_JOBS, layers.length));
+    const { threads } = this;
+    this.threads = undefined;
     let isWorthAnother = false;
     const converting = convertChosen(
       downloads === undefined
@@ -178,7 +186,7 @@ class Ensurer {
       {
         jobs,
         signal: options.signal,
-        threads: undefined,
+        threads,
         onEvent: options.onEvent,
         onDamage: (layer, cause) => {
           isWorthAnother = downloads?.reject(image.layers[layer] as LayerSource) ?? false;
