@@ -71,7 +71,9 @@ function openLog(path: string): number {
 function writePidFile(path: string): void {
   const temporary = `${path}.${process.pid}`;
   try {
-    writeFileSync(temporary, `${process.pid}\n`);
+    // Not through what somebody may have put there.
+    rmSync(temporary, { force: true });
+    writeFileSync(temporary, `${process.pid}\n`, { flag: "wx" });
     renameSync(temporary, path);
   } catch (cause) {
     rmSync(temporary, { force: true });

@@ -6,7 +6,9 @@ import { digestHex } from "../base/digest.js";
 import { checkImage } from "../imgfs/check.js";
 import { blobFile } from "../imgfs/folder.js";
 import { Image } from "../imgfs/image.js";
-import { CONFIG_FILE, eachImage, isAbandoned, type StoredImage } from "./images.js";
+import { isAside } from "./aside.js";
+import { isFile, isFolder } from "./files.js";
+import { CONFIG_FILE, eachImage, isAbandoned, isId, type StoredImage } from "./images.js";
 import { INDEX_SUFFIX } from "./indexes.js";
 import { isLive } from "./lease.js";
 import { openStore, type Store } from "./store.js";
@@ -52,11 +54,13 @@ class StoreCheck {
     }
     for (const name of readdirSync(join(this.store.path, "images"))) {
       const path = `images/${name}`;
-      if (!lstatSync(join(this.store.path, path)).isDirectory())
+      const stat = lstatSync(join(this.store.path, path), { throwIfNoEntry: false });
+      if (stat !== undefined && (!stat.isDirectory() || !isId(name)))
         this.findings.push({ path, problem: "no folder of an image" });
     }
     for (const name of readdirSync(join(this.store.path, "tmp"))) {
-      if (!isLive(this.store, name))
+      if (isAside(name)) this.notes.push({ path: `tmp/${name}`, problem: "taken out, and not yet removed" });
+      else if (!isLive(this.store, name))
         this.notes.push({ path: `tmp/${name}`, problem: "left by a process that died" });
     }
     return { findings: this.findings, notes: this.notes, images, files: content.size };
@@ -65,7 +69,10 @@ class StoreCheck {
   private checkContent(name: string): void {
     const path = `content/${name}`;
     const whole = join(this.store.path, path);
-    if (!lstatSync(whole).isFile()) {
+    const stat = lstatSync(whole, { throwIfNoEntry: false });
+    // A clean has just taken it out.
+    if (stat === undefined) return;
+    if (!stat.isFile()) {
       this.findings.push({ path, problem: "not a regular file" });
       return;
     }
@@ -96,11 +103,9 @@ class StoreCheck {
       if (!content.has(name)) tell(`content/${name} is missing`);
     // Its rootfs may be a mount that does not answer, and is not asked.
     for (const name of ["diff", "work"]) {
-      if (lstatSync(join(path, name), { throwIfNoEntry: false })?.isDirectory() !== true)
-        tell(`${name} is missing`);
+      if (!isFolder(join(path, name))) tell(`${name} is missing`);
     }
-    if (lstatSync(join(path, CONFIG_FILE), { throwIfNoEntry: false })?.isFile() !== true)
-      tell(`${CONFIG_FILE} is missing`);
+    if (!isFile(join(path, CONFIG_FILE))) tell(`${CONFIG_FILE} is missing`);
     if (isAbandoned(this.store, image)) {
       this.notes.push({ path: `images/${id}`, problem: "not complete: who made it died" });
     }

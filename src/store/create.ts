@@ -1,8 +1,9 @@
 // Making images: layers and index into the store, then the image's folder by one rename, then its mount.
-import { mkdirSync, renameSync, rmSync } from "node:fs";
+import { mkdirSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { basename, join } from "node:path";
 import { syncFolder } from "../base/durable.js";
+import { Errno, FsError } from "../base/errno.js";
 import type { BuildEvent, BuiltLayer } from "../builder/image.js";
 import { ofLayer } from "../builder/layers.js";
 import { Threads } from "../builder/pool.js";
@@ -13,10 +14,11 @@ import { makeConfig } from "../oci/config.js";
 import { isRemote, openSource } from "../oci/open.js";
 import type { RegistryOptions } from "../oci/registry/options.js";
 import type { ImageSource } from "../oci/source.js";
-import { takeOut } from "./delete.js";
-import { StoreError } from "./errors.js";
+import { AT_FDCWD, RENAME_NOREPLACE, renameAt } from "../sys/files.js";
+import { discard, takeOut } from "./delete.js";
+import { ofDisk, StoreError } from "./errors.js";
 import { fault } from "./fault.js";
-import { writeWhole } from "./files.js";
+import { isThere, writeWhole } from "./files.js";
 import {
   CONFIG_FILE,
   checkId,
@@ -101,8 +103,8 @@ interface Contents {
 /** Makes an image. Rejects with StoreError, or with what opening and converting the source reject with. */
 export async function createImage(store: Store, options: CreateOptions): Promise<CreatedImage> {
   checkId(options.id);
-  return withLease(store, async (lease) => {
-    await makeRoom(store, lease, options.id);
+  return onDisk(store, async (lease) => {
+    await makeRoom(store, options.id);
     const limitBytes = options.excludeImage === true ? undefined : options.limitBytes;
     const contents = await pull(store, lease, options, limitBytes);
     if (limitBytes !== undefined && contents.baseBytes > limitBytes) {
@@ -118,10 +120,11 @@ export async function createImage(store: Store, options: CreateOptions): Promise
         }
         options.signal?.throwIfAborted();
         fault("image.complete");
-        writeState(image.path, { ...image.state, complete: true });
+        writeState(lease, image.path, { ...image.state, complete: true });
+        syncFolder(image.path);
       } catch (cause) {
         await undoMount();
-        await takeOut(store, lease, options.id);
+        await takeBack(store, options.id);
         throw cause;
       }
       return {
@@ -138,23 +141,45 @@ export async function createImage(store: Store, options: CreateOptions): Promise
 
 /** Brings an image's layers into the store and makes nothing of them. */
 export async function pullImage(store: Store, options: PullOptions): Promise<void> {
-  await withLease(store, (lease) => pull(store, lease, options, options.limitBytes));
+  await onDisk(store, (lease) => pull(store, lease, options, options.limitBytes));
+}
+
+/** Runs `work` with a lease; what it fails with where the disk is full names the store. */
+async function onDisk<T>(store: Store, work: (lease: Lease) => Promise<T>): Promise<T> {
+  try {
+    return await withLease(store, work);
+  } catch (cause) {
+    throw ofDisk(store.path, cause);
+  }
+}
+
+/** Takes an image away that could not be completed. Where that fails it stays, as one that is not complete, for a clean. */
+async function takeBack(store: Store, id: string): Promise<void> {
+  try {
+    discard(store, await takeOut(store, id));
+  } catch (cause) {
+    store.warn?.(cause instanceof Error ? cause.message : String(cause));
+  }
 }
 
 /** An id that is taken is refused before anything is fetched; what a dead process has left of one goes. */
-async function makeRoom(store: Store, lease: Lease, id: string): Promise<void> {
-  if (readImage(store, id) === undefined) return;
+async function makeRoom(store: Store, id: string): Promise<void> {
   const left = (): boolean => {
-    const found = readImage(store, id);
+    let found: StoredImage | undefined;
+    try {
+      found = readImage(store, id);
+    } catch (cause) {
+      throw cause instanceof StoreError && cause.kind === "damaged" ? taken(id) : cause;
+    }
     if (found !== undefined && !isAbandoned(store, found)) throw taken(id);
     return found !== undefined;
   };
   if (!left()) return;
-  await underLock(store.path, imageLock(id), "exclusive", {}, async () => {
+  const aside = await underLock(store.path, imageLock(id), "exclusive", {}, () =>
     // Somebody else may have made room before us, and the image too.
-    if (left()) await takeOut(store, lease, id);
-  });
-  rmSync(lease.path("deleted"), { recursive: true, force: true });
+    left() ? takeOut(store, id) : undefined,
+  );
+  if (aside !== undefined) discard(store, aside);
 }
 
 function taken(id: string): StoreError {
@@ -227,7 +252,7 @@ async function pull(
       baseBytes: layers.reduce((sum, { summary }) => sum + summary.logicalBytes, 0),
       wereKnown: layers.every(({ reused }) => reused),
     };
-    noteContent(store, source, [contents.index, ...contents.blobs]);
+    noteContent(store, lease, source, [contents.index, ...contents.blobs]);
     return contents;
   } finally {
     await threads?.end();
@@ -272,28 +297,33 @@ function publish(store: Store, lease: Lease, options: CreateOptions, contents: C
   for (const name of ["", "rootfs", "diff", "work"])
     mkdirSync(join(made, name), { mode: name === "" ? 0o700 : 0o755 });
   giveToRootOf({ uid, gid }, made);
-  writeState(made, state);
+  writeState(lease, made, state);
   fault("image.write");
-  writeWhole(join(made, CONFIG_FILE), config);
+  writeWhole(join(made, CONFIG_FILE), config, lease.path(CONFIG_FILE));
   syncFolder(made);
   const path = imagePath(store, id);
   fault("image.publish");
-  try {
-    renameSync(made, path);
-  } catch (cause) {
-    rmSync(made, { recursive: true, force: true });
-    const { code } = cause as NodeJS.ErrnoException;
-    throw code === "ENOTEMPTY" || code === "EEXIST" || code === "ENOTDIR" ? taken(id) : cause;
-  }
+  giveName(made, path, id);
   syncFolder(join(store.path, "images"));
   return { id, path, rootfs: join(path, "rootfs"), state };
+}
+
+/** Throws StoreError where something has that name, be it an empty folder, which rename(2) by itself replaces. */
+function giveName(made: string, path: string, id: string): void {
+  const rename = (flags: number): number =>
+    renameAt(AT_FDCWD, Buffer.from(made), AT_FDCWD, Buffer.from(path), flags);
+  let result = rename(RENAME_NOREPLACE);
+  // A filesystem that does not know the flag. Under the image's lock nobody else of ours gives that name.
+  if (result === -Errno.EINVAL && !isThere(path)) result = rename(0);
+  if (result === -Errno.EINVAL || result === -Errno.EEXIST || result === -Errno.ENOTEMPTY) throw taken(id);
+  if (result < 0) throw new FsError(-result, path);
 }
 
 function mapOf(ranges: readonly IdRange[]): readonly IdRange[] | undefined {
   return ranges.length === 0 ? undefined : ranges;
 }
 
-function writeState(path: string, state: ImageState): void {
+function writeState(lease: Lease, path: string, state: ImageState): void {
   fault("image.write");
-  writeWhole(join(path, STATE_FILE), `${JSON.stringify(state)}\n`);
+  writeWhole(join(path, STATE_FILE), `${JSON.stringify(state)}\n`, lease.path(STATE_FILE));
 }

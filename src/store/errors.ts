@@ -1,4 +1,5 @@
 // What can go wrong with a store, told apart for callers that have words of their own.
+import { errnoText } from "../base/errno.js";
 
 export type StoreFailureKind =
   /** There is no store of ours at this path. */
@@ -19,6 +20,10 @@ export type StoreFailureKind =
   /** All of them are. */
   | "volume"
   | "busy"
+  /** It took longer than it may. */
+  | "timeout"
+  /** There is no room left on the store's filesystem, or none that this user may take. */
+  | "full"
   | "locked"
   | "damaged"
   | "failed";
@@ -33,3 +38,17 @@ export class StoreError extends Error {
     this.kind = kind;
   }
 }
+
+/** What a failure is told as where the disk of the store at `path` is to blame, which a system error does not name. */
+export function ofDisk(path: string, cause: unknown): unknown {
+  if (cause instanceof StoreError) return cause;
+  for (let error = cause; error instanceof Error; error = error.cause) {
+    const { code } = error as NodeJS.ErrnoException;
+    const found = diskErrors.find((each) => each === code || error.message.includes(each));
+    if (found === undefined) continue;
+    return new StoreError("full", `${path}: ${errnoText(found)} on the store's filesystem`, { cause });
+  }
+  return cause;
+}
+
+const diskErrors = ["ENOSPC", "EDQUOT", "EROFS"] as const;

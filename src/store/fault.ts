@@ -1,7 +1,8 @@
 // Faults on purpose, for tests: every step that changes the store passes a named point first, where IMGFS_STORE_FAULT may end
-// the process (`POINT:kill`) or have the step fail (`POINT:EIO`, or another errno).
+// the process (`POINT:kill`), have the step fail (`POINT:EIO`, or another errno) or wait (`POINT:wait=FIFO`, until somebody
+// writes to it). POINT is `*` for each of them, and `POINT:trace=FILE` appends its name to a file.
 // Invariant: a point comes right before its step.
-import { appendFileSync } from "node:fs";
+import { appendFileSync, readFileSync } from "node:fs";
 
 /** Every point, and the step it precedes. */
 export const storeFaultPoints = {
@@ -16,7 +17,7 @@ export const storeFaultPoints = {
   "ingest.commit": "a download is whole, and what was made of it gets its name",
   "ingest.remove": "a download is removed: it is whole, aborted, or too old",
   "layer.publish": "a converted layer gets its name",
-  "source.note": "a layer that has no diffID of its own is noted with the one that it has",
+  "source.note": "what a source was, or led to, is noted",
   "index.write": "a merged index is written",
   "index.publish": "it gets its name",
   "image.folder": "the folder of a new image is made",
@@ -27,6 +28,7 @@ export const storeFaultPoints = {
   "delete.unmount": "an image is unmounted",
   "delete.take": "its folder is taken out of the store",
   "delete.remove": "what was taken out is removed",
+  "clean.look": "what images need is read, after what leases list",
   "clean.take": "content that nobody needs is taken out",
   "clean.remove": "what was taken out is removed",
   "sweep.remove": "what a dead process has left is removed",
@@ -53,6 +55,7 @@ export function fault(point: StoreFaultPoint): void {
   for (const { point: wanted, action } of faults) {
     if (wanted !== point && wanted !== "*") continue;
     if (action.startsWith("trace=")) appendFileSync(action.slice("trace=".length), `${point}\n`);
+    else if (action.startsWith("wait=")) readFileSync(action.slice("wait=".length));
     else if (action === "kill") process.kill(process.pid, "SIGKILL");
     else throw Object.assign(new Error(`${action}: fault at ${point}`), { code: action });
   }

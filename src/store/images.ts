@@ -1,24 +1,43 @@
 // Images of a store: what is noted of each in images/ID/state.json, and which there are.
 import { createHash } from "node:crypto";
-import { lstatSync, readdirSync, readFileSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { join } from "node:path";
-import { array, boolean, literal, number, object, optional, parse, picklist, string } from "valibot";
+import {
+  array,
+  boolean,
+  literal,
+  number,
+  object,
+  optional,
+  picklist,
+  pipe,
+  regex,
+  safeParse,
+  string,
+} from "valibot";
+import { errnoText } from "../base/errno.js";
 import { StoreError } from "./errors.js";
+import { isFolder, readPlain } from "./files.js";
 import { isLive } from "./lease.js";
 import type { Store } from "./store.js";
 
+const VERSION = 1;
+
 const Maps = optional(array(object({ image: number(), host: number(), count: number() })));
 
+/** A name in STORE/content. */
+const File = pipe(string(), regex(/^[^/\0]+$/));
+
 const State = object({
-  version: literal(1),
+  version: literal(VERSION),
   id: string(),
   /** As it was named. */
   source: string(),
   /** RFC 3339. */
   created: string(),
   /** Files of STORE/content: the index, and the blobs it needs. */
-  index: string(),
-  blobs: array(string()),
+  index: File,
+  blobs: array(File),
   /** Bytes of the files in its layers. */
   baseBytes: number(),
   /** Limit in bytes, as it was asked for; absent where there is none. */
@@ -73,12 +92,17 @@ export const CONFIG_FILE = "image.json";
 const ID_MAX = 255;
 const READ_TRIES = 5;
 
+/** False for a name that no image has: what is called so was planted. */
+export function isId(id: string): boolean {
+  return id !== "" && id !== "." && id !== ".." && !/[/\p{Cc}]/u.test(id) && Buffer.byteLength(id) <= ID_MAX;
+}
+
 /** Throws StoreError for what cannot be an id. */
 export function checkId(id: string): void {
   if (id.includes("/")) throw new StoreError("bad-id", `id \`${id}\` contains invalid characters: \`/\``);
   if (id === "") throw new StoreError("bad-id", "id was not specified");
   // Who reads a list of images reads a line for each.
-  if (id === "." || id === ".." || /\p{Cc}/u.test(id) || Buffer.byteLength(id) > ID_MAX) {
+  if (!isId(id)) {
     throw new StoreError("bad-id", `id ${JSON.stringify(id)} cannot be the name of an image`);
   }
 }
@@ -99,20 +123,44 @@ export function exclusiveLimit({ limitBytes, excludeImage, baseBytes }: ImageSta
   return excludeImage ? limitBytes : limitBytes - baseBytes;
 }
 
-/** An image by its id; undefined where there is none. Throws StoreError for one whose state cannot be read. */
-export function readImage(store: Store, id: string, tries = READ_TRIES): StoredImage | undefined {
+/**
+ * An image by its id; undefined where there is none. Throws StoreError of kind `damaged` for one whose state cannot be read,
+ * whatever is in its place.
+ */
+export function readImage(store: Store, id: string): StoredImage | undefined {
   const path = imagePath(store, id);
-  // Nothing in a store is a symlink: one that is there was planted.
-  if (lstatSync(path, { throwIfNoEntry: false })?.isDirectory() !== true) return undefined;
-  try {
-    const state = parse(State, JSON.parse(readFileSync(join(path, STATE_FILE), "utf8"))) as ImageState;
-    return { id, path, rootfs: join(path, "rootfs"), state };
-  } catch (cause) {
-    // Deleted meanwhile, and perhaps made anew: a folder has its state as long as it has its name.
-    const gone = (cause as NodeJS.ErrnoException).code === "ENOENT";
-    if (gone && tries > 1) return readImage(store, id, tries - 1);
-    throw new StoreError("damaged", `image ${id}: ${STATE_FILE} cannot be read`, { cause });
+  for (let tries = 1; ; tries++) {
+    // Nothing in a store is a symlink: one that is there was planted.
+    if (!isFolder(path)) return undefined;
+    let text: string;
+    try {
+      text = readPlain(join(path, STATE_FILE));
+    } catch (cause) {
+      const { code, message } = cause as NodeJS.ErrnoException;
+      // Deleted meanwhile, and perhaps made anew: a folder has its state as long as it has its name.
+      if (code === "ENOENT" && tries < READ_TRIES) continue;
+      throw damaged(id, code === undefined ? message : errnoText(code));
+    }
+    return { id, path, rootfs: join(path, "rootfs"), state: parseState(id, text) };
   }
+}
+
+function parseState(id: string, text: string): ImageState {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    throw damaged(id, text === "" ? "empty" : "not JSON");
+  }
+  const { success, output } = safeParse(State, value);
+  if (success) return output as ImageState;
+  const { version } = (value ?? {}) as { version?: unknown };
+  if (typeof version === "number" && version > VERSION) throw damaged(id, `of a newer version: ${version}`);
+  throw damaged(id, "not the state of an image");
+}
+
+function damaged(id: string, why: string): StoreError {
+  return new StoreError("damaged", `image ${JSON.stringify(id)}: ${STATE_FILE}: ${why}`);
 }
 
 /** All images, those in the making and those that nothing can be said of too. */
@@ -120,6 +168,7 @@ export function* eachImage(
   store: Store,
 ): Generator<StoredImage | { readonly id: string; readonly path: string; readonly damage: StoreError }> {
   for (const id of readdirSync(join(store.path, "images"))) {
+    if (!isId(id)) continue;
     try {
       const image = readImage(store, id);
       if (image !== undefined) yield image;

@@ -7,7 +7,9 @@ import { syncFolder, writeSynced } from "../base/durable.js";
 import { Image } from "../imgfs/image.js";
 import { checkBases } from "../imgfs/lower-directory.js";
 import { indexSource, mergeLayers } from "../imgfs/merge.js";
+import { clearPlace } from "./aside.js";
 import { fault } from "./fault.js";
+import { isFile } from "./files.js";
 import type { Lease } from "./lease.js";
 import type { Store } from "./store.js";
 
@@ -41,6 +43,7 @@ export async function ensureIndex(
     fault("index.write");
     writeSynced(made, mergeLayers(layers), "wx", 0o600);
     fault("index.publish");
+    clearPlace(store, path);
     renameSync(made, path);
     syncFolder(join(store.path, "content"));
     return path;
@@ -50,6 +53,7 @@ export async function ensureIndex(
 }
 
 function isSound(path: string): boolean {
+  if (!isFile(path)) return false;
   try {
     Image.open(path).close();
     return true;

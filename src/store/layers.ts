@@ -6,15 +6,17 @@ import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { type Digest, digestHex } from "../base/digest.js";
 import { syncFolder } from "../base/durable.js";
-import type { BuildEvent, BuiltLayer } from "../builder/image.js";
+import type { BlobSummary, BuildEvent, BuiltLayer } from "../builder/image.js";
 import { builtLayer, convertChosen, reusedLayer, summaryOfBlob } from "../builder/layers.js";
 import type { Threads } from "../builder/pool.js";
 import type { Codec } from "../imgfs/codec.js";
 import { blobFile } from "../imgfs/folder.js";
 import { layerKey } from "../imgfs/layer-key.js";
 import type { ImageSource, LayerSource } from "../oci/source.js";
+import { clearPlace } from "./aside.js";
 import { Downloads } from "./downloads.js";
 import { fault } from "./fault.js";
+import { isFile } from "./files.js";
 import type { Lease } from "./lease.js";
 import { type Lock, takeLock, tryLock } from "./locks.js";
 import { identityOf, knownSource, noteSource } from "./sources.js";
@@ -113,6 +115,11 @@ class Ensurer {
     return join(this.store.path, "content", this.fileOf(key));
   }
 
+  /** What the blob says of itself; undefined where none is there, or something else. */
+  private summaryOf(path: string, key: Digest): BlobSummary | undefined {
+    return isFile(path) ? summaryOfBlob(path, key, this.options.codec) : undefined;
+  }
+
   /** Layers without a sound blob, each key once. */
   private findMissing(): number[] {
     const seen = new Set<Digest>();
@@ -124,7 +131,7 @@ class Ensurer {
         const { diffId, key } = known;
         seen.add(key);
         const path = this.pathOf(key);
-        const summary = summaryOfBlob(path, key, this.options.codec);
+        const summary = this.summaryOf(path, key);
         if (summary !== undefined) {
           this.take(i, reusedLayer(layer, diffId, path, summary));
           return;
@@ -215,7 +222,7 @@ class Ensurer {
       const source = image.layers[layer] as LayerSource;
       await lease.need([this.fileOf(layerKey(result.diffId, source.baseDirectory))], options);
       this.publish(layer, result);
-      noteSource(this.store, source, this.identities[layer], result);
+      noteSource(this.store, lease, source, this.identities[layer], result);
       this.take(layer, result);
     }
   }
@@ -227,8 +234,11 @@ class Ensurer {
     const giveName = (): void => {
       fault("layer.publish");
       // What is there is the same layer from another source meanwhile, the same bytes; or damaged, and then replaced.
-      if (summaryOfBlob(path, key, this.options.codec) === undefined) renameSync(made, path);
-      else rmSync(made);
+      if (this.summaryOf(path, key) !== undefined) rmSync(made);
+      else {
+        clearPlace(this.store, path);
+        renameSync(made, path);
+      }
     };
     if (this.downloads === undefined || digest === undefined) giveName();
     else this.downloads.commit(source, digest, giveName);

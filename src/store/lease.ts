@@ -1,12 +1,11 @@
 // What a process at work on a store has registered: a locked file that says which content it needs, and a folder for what it
 // is making. With the process the lock goes, and whoever comes next removes what is left.
 // Invariants: a lease has its name only once it is locked; content that a live lease lists is not removed, because it is
-// listed under the lock that `clean` looks under.
+// listed under the lock that `clean` looks under, one name a line; nothing is ever taken off that list.
 import { randomBytes } from "node:crypto";
 import {
   closeSync,
   constants,
-  ftruncateSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -17,12 +16,18 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { flockFd, LOCK_EX, LOCK_NB, LOCK_SH } from "../sys/files.js";
+import { isAside, removeAsides } from "./aside.js";
 import { fault } from "./fault.js";
-import { isStill, underLock } from "./locks.js";
+import { isFile, isThere } from "./files.js";
+import { isStill, keepSpare, underLock } from "./locks.js";
+import { removeTree } from "./remove.js";
 import type { Measure, Store } from "./store.js";
 
 /** The lock under which leases list content, shared, and `clean` looks at them. */
 export const GC_LOCK = "groot-gc-lock";
+
+const NEW_SUFFIX = ".new";
+const NEW = /\.new$/;
 
 export class Lease {
   readonly name: string;
@@ -31,6 +36,7 @@ export class Lease {
   private readonly store: Store;
   private readonly fd: number;
   private readonly needed = new Set<string>();
+  private listed = 0;
 
   private constructor(store: Store, name: string, fd: number) {
     this.store = store;
@@ -44,8 +50,13 @@ export class Lease {
     sweep(store);
     const { name, fd } = register(join(store.path, "leases"));
     const lease = new Lease(store, name, fd);
-    mkdirSync(lease.folder, { mode: 0o700 });
-    return lease;
+    try {
+      mkdirSync(lease.folder, { mode: 0o700 });
+      return lease;
+    } catch (cause) {
+      lease.end();
+      throw cause;
+    }
   }
 
   /** A path in the lease's folder. */
@@ -58,20 +69,30 @@ export class Lease {
     names: Iterable<string>,
     options: { signal?: AbortSignal | undefined; measure?: Measure | undefined } = {},
   ): Promise<void> {
-    for (const name of names) this.needed.add(name);
+    const more = [...new Set(names)].filter((name) => !this.needed.has(name));
+    if (more.length === 0) return;
     await underLock(this.store.path, GC_LOCK, "shared", options, () => {
       fault("lease.list");
-      const text = Buffer.from(JSON.stringify([...this.needed]));
-      ftruncateSync(this.fd, 0);
-      writeSync(this.fd, text, 0, text.length, 0);
+      const text = Buffer.from(more.map((name) => `${name}\n`).join(""));
+      for (let at = 0; at < text.length; ) {
+        const written = writeSync(this.fd, text, at, text.length - at, this.listed);
+        at += written;
+        this.listed += written;
+      }
+      for (const name of more) this.needed.add(name);
     });
   }
 
-  /** Gives it back, with what is left in its folder. */
+  /** Gives it back, with what is left in its folder. What cannot be removed is left to the next one that sweeps. */
   end(): void {
-    rmSync(this.folder, { recursive: true, force: true });
-    rmSync(join(this.store.path, "leases", this.name), { force: true });
-    closeSync(this.fd);
+    try {
+      removeTree(this.folder);
+      rmSync(join(this.store.path, "leases", this.name), { force: true });
+    } catch (cause) {
+      this.store.warn?.(cause instanceof Error ? cause.message : String(cause));
+    } finally {
+      closeSync(this.fd);
+    }
   }
 }
 
@@ -81,9 +102,9 @@ function register(folder: string): { name: string; fd: number } {
     const name = `${process.pid}-${randomBytes(6).toString("hex")}`;
     const path = join(folder, name);
     fault("lease.make");
-    const fd = openSync(`${path}.new`, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
-    if (flockFd(fd, LOCK_EX | LOCK_NB) === 0 && isStill(`${path}.new`, fd)) {
-      renameSync(`${path}.new`, path);
+    const fd = openSync(path + NEW_SUFFIX, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600);
+    if (flockFd(fd, LOCK_EX | LOCK_NB) === 0 && isStill(path + NEW_SUFFIX, fd)) {
+      renameSync(path + NEW_SUFFIX, path);
       return { name, fd };
     }
     closeSync(fd);
@@ -117,8 +138,9 @@ function isHeld(fd: number): boolean {
 }
 
 function openLease(store: Store, name: string): number | undefined {
+  const path = join(store.path, "leases", name);
   try {
-    return openSync(join(store.path, "leases", name), constants.O_RDWR | constants.O_NOFOLLOW);
+    return isFile(path) ? openSync(path, constants.O_RDWR | constants.O_NOFOLLOW) : undefined;
   } catch {
     return undefined;
   }
@@ -133,8 +155,7 @@ export function leasedContent(store: Store): Set<string> {
     try {
       if (!isHeld(fd)) continue;
       // By the descriptor: the name goes when the process is done.
-      const text = readFileSync(fd, "utf8");
-      for (const name of text === "" ? [] : (JSON.parse(text) as string[])) names.add(name);
+      for (const name of readFileSync(fd, "utf8").split("\n")) names.add(name);
     } finally {
       closeSync(fd);
     }
@@ -142,19 +163,46 @@ export function leasedContent(store: Store): Set<string> {
   return names;
 }
 
-/** Removes what processes have left that died. */
+/**
+ * Removes what processes have left that died; what cannot be removed stays for the next one, with a warning. Content that a
+ * clean took out is left to the next clean.
+ */
 export function sweep(store: Store): void {
-  const leases = join(store.path, "leases");
-  for (const name of readdirSync(leases)) {
-    const fd = openLease(store, name);
-    if (fd === undefined) continue;
+  const onFailure = (cause: unknown): void => {
+    store.warn?.(`left by a process that died: ${cause instanceof Error ? cause.message : String(cause)}`);
+  };
+  const attempt = (step: () => void): void => {
     try {
-      if (flockFd(fd, LOCK_EX | LOCK_NB) < 0 || !isStill(join(leases, name), fd)) continue;
       fault("sweep.remove");
-      rmSync(join(store.path, "tmp", name.replace(/\.new$/, "")), { recursive: true, force: true });
-      rmSync(join(leases, name), { force: true });
+      step();
+    } catch (cause) {
+      onFailure(cause);
+    }
+  };
+  const [leases, tmp] = [join(store.path, "leases"), join(store.path, "tmp")];
+  // Before the leases: what a process makes comes after its lease, and goes before it.
+  const making = readdirSync(tmp).filter((name) => !isAside(name));
+  for (const name of readdirSync(leases)) {
+    const path = join(leases, name);
+    const fd = openLease(store, name);
+    if (fd === undefined) {
+      // Gone meanwhile, or no lease.
+      if (isThere(path) && !isFile(path)) attempt(() => removeTree(path));
+      continue;
+    }
+    try {
+      if (flockFd(fd, LOCK_EX | LOCK_NB) < 0 || !isStill(path, fd)) continue;
+      attempt(() => {
+        removeTree(join(tmp, name.replace(NEW, "")));
+        rmSync(path, { force: true });
+      });
     } finally {
       closeSync(fd);
     }
   }
+  for (const name of making) {
+    if (!isThere(join(leases, name))) attempt(() => removeTree(join(tmp, name)));
+  }
+  removeAsides(store, "gone", "sweep.remove", onFailure);
+  keepSpare(store.path);
 }

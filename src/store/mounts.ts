@@ -112,6 +112,11 @@ export function mountpointOf(path: string): string {
   return join(realpathSync(dirname(path)), basename(path), "rootfs");
 }
 
+/** In GrootFS's words; the cause says why. */
+export function deletionFailed(path: string, cause: Error): StoreError {
+  return new StoreError("busy", `deleting image path '${path}' failed`, { cause });
+}
+
 /** Takes the mount of the image in folder `path` away, if there is one. Rejects with StoreError of kind `busy`. */
 export async function unmountImage(path: string): Promise<void> {
   const rootfs = mountpointOf(path);
@@ -122,10 +127,15 @@ export async function unmountImage(path: string): Promise<void> {
     } catch (cause) {
       if (!(cause instanceof MountFailure)) throw cause;
       const busy = cause.message.includes("busy");
-      if (!busy || tries >= TRIES) {
-        throw new StoreError("busy", `deleting image path '${path}' failed: ${cause.message}`, { cause });
-      }
+      if (!busy || tries >= TRIES) throw deletionFailed(path, reasonOf(cause, rootfs));
       await sleep(PAUSE);
     }
   }
+}
+
+function reasonOf(cause: MountFailure, rootfs: string): Error {
+  if (!cause.message.includes("does not answer")) return cause;
+  return new Error(
+    `the process of its mount does not answer (\`imgfs umount --lazy ${rootfs}\` takes the mount away)`,
+  );
 }

@@ -3,12 +3,14 @@
 // asked to.
 // Invariant: a diffID is noted of bytes that were read, never because an image says so.
 import { createHash } from "node:crypto";
-import { readFileSync, realpathSync, statSync } from "node:fs";
+import { realpathSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type { Digest, SourceDigest } from "../base/digest.js";
 import type { LayerSource } from "../oci/source.js";
+import { clearPlace } from "./aside.js";
 import { fault } from "./fault.js";
-import { writeWhole } from "./files.js";
+import { readPlain, writeWhole } from "./files.js";
+import type { Lease } from "./lease.js";
 import type { Store } from "./store.js";
 
 function keyOf(text: string): string {
@@ -50,7 +52,7 @@ function noteOf(store: Store, key: string): string {
 
 function readNote(store: Store, key: string): unknown {
   try {
-    return JSON.parse(readFileSync(noteOf(store, key), "utf8"));
+    return JSON.parse(readPlain(noteOf(store, key)));
   } catch {
     return undefined;
   }
@@ -70,20 +72,26 @@ export function knownSource(store: Store, identity: Identity | undefined): Diges
 /** Notes what a layer was when it was read, unless it is another one since then, or never was what it was called. */
 export function noteSource(
   store: Store,
+  lease: Lease,
   layer: LayerSource,
   identity: Identity | undefined,
   { diffId, digest }: { readonly diffId: Digest; readonly digest: SourceDigest | undefined },
 ): void {
   if (identity === undefined || identityOf(layer)?.text !== identity.text) return;
   if (identity.digest !== undefined && identity.digest !== digest) return;
+  writeNote(store, lease, `tar-${keyOf(identity.text)}`, { diffId });
+}
+
+function writeNote(store: Store, lease: Lease, key: string, note: object): void {
   fault("source.note");
-  writeWhole(noteOf(store, `tar-${keyOf(identity.text)}`), JSON.stringify({ diffId }));
+  const path = noteOf(store, key);
+  clearPlace(store, path);
+  writeWhole(path, JSON.stringify(note), lease.path(key));
 }
 
 /** Notes the files of STORE/content that a reference led to. */
-export function noteContent(store: Store, source: string, content: readonly string[]): void {
-  fault("source.note");
-  writeWhole(noteOf(store, `ref-${keyOf(source)}`), JSON.stringify({ source, content }));
+export function noteContent(store: Store, lease: Lease, source: string, content: readonly string[]): void {
+  writeNote(store, lease, `ref-${keyOf(source)}`, { source, content });
 }
 
 /** The files that a reference last led to; none where it was never asked for. */

@@ -7,6 +7,7 @@ import { isOurs } from "../daemon/place.js";
 import { costOfUpper } from "../overlay/quota/offline.js";
 import { readMounts } from "../sys/mountinfo.js";
 import { StoreError } from "./errors.js";
+import { isFolder } from "./files.js";
 import { exclusiveLimit, readImage, type StoredImage } from "./images.js";
 import { mountpointOf } from "./mounts.js";
 import type { Store } from "./store.js";
@@ -37,7 +38,7 @@ export async function imageStats(store: Store, id: string): Promise<ImageStats> 
 }
 
 /** Of a mount its process knows; else the upper directory is counted. */
-async function writtenBytes({ path }: StoredImage): Promise<number> {
+async function writtenBytes({ id, path }: StoredImage): Promise<number> {
   const rootfs = mountpointOf(path);
   if (isOurs(readMounts(), nameFromText(rootfs))) {
     const control = await openControl(rootfs).catch(() => undefined);
@@ -48,6 +49,10 @@ async function writtenBytes({ path }: StoredImage): Promise<number> {
     } finally {
       control?.close();
     }
+  }
+  for (const name of ["diff", "work"]) {
+    if (!isFolder(join(path, name)))
+      throw new StoreError("damaged", `image ${JSON.stringify(id)}: ${name}: not a folder`);
   }
   return costOfUpper({ upper: join(path, "diff"), work: join(path, "work"), most: 0 }).bytes;
 }

@@ -4,7 +4,7 @@
 //   content/     layer blobs and merged indexes, by what they are of; an index finds its blobs beside it
 //   images/ID/   rootfs, diff, work, image.json (the OCI config), state.json (images.ts), pid, log
 //   leases/      a file for each process at work, locked as long as it lives (lease.ts)
-//   tmp/         what those are making
+//   tmp/         what those are making, and what was taken out and is to be removed (aside.ts)
 //   sources/     local tars and the diffIDs they had
 //   ingests/     downloads
 //   locks/       see locks.ts
@@ -12,23 +12,33 @@
 import {
   chmodSync,
   chownSync,
+  closeSync,
+  constants,
   existsSync,
-  lstatSync,
   mkdirSync,
+  openSync,
   readdirSync,
-  readFileSync,
   realpathSync,
   renameSync,
+  rmdirSync,
   rmSync,
   statSync,
 } from "node:fs";
 import { join, resolve } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { nameFromText } from "../base/bytes.js";
+import { syncFolder } from "../base/durable.js";
+import { Errno } from "../base/errno.js";
 import { makeFolders } from "../base/folders.js";
 import { type IdRange, parseIdMap } from "../daemon/id-maps.js";
+import { flockFd, LOCK_EX, LOCK_NB } from "../sys/files.js";
+import { mountAtPath, readMounts } from "../sys/mountinfo.js";
 import { StoreError } from "./errors.js";
 import { fault } from "./fault.js";
-import { writeWhole } from "./files.js";
+import { isFolder, isThere, readPlain, writeWhole } from "./files.js";
+import { keepSpare } from "./locks.js";
 import { unmountImage } from "./mounts.js";
+import { removeTree } from "./remove.js";
 
 export interface StoreMaps {
   readonly uid: readonly IdRange[];
@@ -39,6 +49,8 @@ export interface Store {
   /** Absolute. */
   readonly path: string;
   readonly maps: StoreMaps;
+  /** Told what goes wrong and is no failure of what is being done, in one line. */
+  readonly warn?: ((message: string) => void) | undefined;
 }
 
 /** Takes measures of what is done, under the names that GrootFS gives them. */
@@ -47,6 +59,8 @@ export type Measure = (name: string, value: number, unit: "nanos" | "bytes") => 
 const FORMAT = "imgfs store 1";
 const FORMAT_FILE = "format";
 const BEGUN_FILE = "format.new";
+/** What is not yet one of these two. */
+const NEW_FILE = ".new-imgfs-store";
 const MAPS_FILE = "maps.json";
 export const folders = ["content", "images", "leases", "tmp", "sources", "ingests", "locks"] as const;
 
@@ -67,25 +81,54 @@ export async function initStore(path: string, maps: StoreMaps): Promise<"made" |
   if (existsSync(root) && !statSync(root).isDirectory())
     throw new StoreError("foreign", `${root}: no folder, and not a store of imgfs`);
   makeFolders(root);
+  const fd = await lockFolder(root);
+  try {
+    // Somebody else may have made it meanwhile.
+    if (isThere(join(root, FORMAT_FILE))) {
+      compareMaps(openStore(root).maps, maps);
+      return "there";
+    }
+    makeStore(root, maps);
+    return "made";
+  } finally {
+    closeSync(fd);
+  }
+}
+
+const PAUSE = 20;
+
+/** Who makes a store locks its folder: there is nothing else yet. */
+async function lockFolder(root: string): Promise<number> {
+  const fd = openSync(root, constants.O_RDONLY | constants.O_DIRECTORY);
+  while (flockFd(fd, LOCK_EX | LOCK_NB) === -Errno.EAGAIN) await sleep(PAUSE);
+  return fd;
+}
+
+function makeStore(root: string, maps: StoreMaps): void {
   const found = readdirSync(root);
-  const isOurs = found.includes(BEGUN_FILE) && found.every((name) => isPart(name));
-  if (found.length > 0 && !isOurs)
+  const isBegun = found.includes(BEGUN_FILE) || found.every((name) => name === NEW_FILE);
+  if (!isBegun || !found.every(isPart))
     throw new StoreError("foreign", `${root}: not empty, and not a store of imgfs`);
   // Of one that was cut short nothing is used but the mark.
+  const temporary = join(root, NEW_FILE);
+  rmSync(temporary, { force: true });
   fault("init.begin");
-  writeWhole(join(root, BEGUN_FILE), `${FORMAT}\n`);
+  writeWhole(join(root, BEGUN_FILE), `${FORMAT}\n`, temporary);
   for (const name of folders) {
     fault("init.folder");
     mkdirSync(join(root, name), { mode: 0o700, recursive: true });
+    checkFolder(root, name);
   }
+  keepSpare(root);
   fault("init.maps");
   const text = { "uid-mappings": textOf(maps.uid), "gid-mappings": textOf(maps.gid) };
-  writeWhole(join(root, MAPS_FILE), `${JSON.stringify(text)}\n`);
+  writeWhole(join(root, MAPS_FILE), `${JSON.stringify(text)}\n`, temporary);
   chmodSync(root, 0o700);
   for (const path of [root, join(root, "images")]) giveToRootOf(maps, path);
+  syncFolder(root);
   fault("init.format");
   renameSync(join(root, BEGUN_FILE), join(root, FORMAT_FILE));
-  return "made";
+  syncFolder(root);
 }
 
 /** True for a folder with nothing in it. */
@@ -94,7 +137,7 @@ export function isEmptyFolder(path: string): boolean {
 }
 
 function isPart(name: string): boolean {
-  return [BEGUN_FILE, MAPS_FILE, ...folders].some((part) => part === name) || name.startsWith(".new-");
+  return [BEGUN_FILE, NEW_FILE, MAPS_FILE, ...folders].some((part) => part === name);
 }
 
 /**
@@ -122,9 +165,20 @@ function compareMaps(has: StoreMaps, wanted: StoreMaps): void {
 /** Opens the store at `path`. Throws StoreError: none there, something else, a newer layout, damage. */
 export function openStore(path: string): Store {
   const root = resolve(path);
+  checkMark(root);
+  for (const name of folders) checkFolder(root, name);
+  return { path: root, maps: readMaps(root) };
+}
+
+function checkFolder(root: string, name: string): void {
+  if (!isFolder(join(root, name))) throw new StoreError("damaged", `${root}: ${name} is no directory`);
+}
+
+/** Throws StoreError where a folder is no store of ours, or of a newer layout. */
+function checkMark(root: string): void {
   let format: string;
   try {
-    format = readFileSync(join(root, FORMAT_FILE), "utf8").trimEnd();
+    format = readPlain(join(root, FORMAT_FILE)).trimEnd();
     if (!/^imgfs store \d+$/.test(format)) throw new Error("another file of that name");
   } catch {
     const foreign = existsSync(root) && !isEmptyFolder(root);
@@ -137,16 +191,11 @@ export function openStore(path: string): Store {
   if (format !== FORMAT) {
     throw new StoreError("newer", `${root}: a store with a layout this version does not know: ${format}`);
   }
-  for (const name of folders) {
-    const stat = lstatSync(join(root, name), { throwIfNoEntry: false });
-    if (stat?.isDirectory() !== true) throw new StoreError("damaged", `${root}: ${name} is no directory`);
-  }
-  return { path: root, maps: readMaps(root) };
 }
 
 function readMaps(root: string): StoreMaps {
   try {
-    const text = JSON.parse(readFileSync(join(root, MAPS_FILE), "utf8")) as Record<string, string[]>;
+    const text = JSON.parse(readPlain(join(root, MAPS_FILE))) as Record<string, string[]>;
     const read = (all: readonly string[] = []): readonly IdRange[] =>
       all.reduce<readonly IdRange[]>((ranges, each) => parseIdMap(each, ranges), []);
     return { uid: read(text["uid-mappings"]), gid: read(text["gid-mappings"]) };
@@ -155,13 +204,24 @@ function readMaps(root: string): StoreMaps {
   }
 }
 
-/** Unmounts and removes everything. Nothing to do where there is no folder. Rejects with StoreError. */
+/**
+ * Unmounts and removes everything, whatever is damaged in its images. Nothing to do where there is no folder. Rejects with StoreError; then
+ * it is still a store, of which another try removes the rest.
+ */
 export async function deleteStore(path: string): Promise<void> {
   const root = resolve(path);
   if (!existsSync(root)) return;
-  const store = openStore(root);
-  for (const id of readdirSync(join(root, "images"))) await unmountImage(join(store.path, "images", id));
-  // Where the store is named by a symlink, that goes too.
-  rmSync(realpathSync(root), { recursive: true });
+  checkMark(root);
+  // One that is missing an earlier try may have removed.
+  for (const name of folders) if (isThere(join(root, name))) checkFolder(root, name);
+  const images = join(root, "images");
+  for (const id of isFolder(images) ? readdirSync(images) : []) await unmountImage(join(images, id));
+  for (const name of readdirSync(root)) if (name !== FORMAT_FILE) removeTree(join(root, name));
+  // The mark goes last.
+  rmSync(join(root, FORMAT_FILE));
+  // Where the store is named by a symlink, that goes too; what a filesystem is mounted on stays.
+  const real = realpathSync(root);
+  if (mountAtPath(readMounts(), nameFromText(real)) !== undefined) return;
+  rmdirSync(real);
   rmSync(root, { force: true });
 }

@@ -8,7 +8,7 @@ import { cannotMount, run, scratch, titleOf } from "../e2e/mounted.js";
 import { act, newLayout, newStore } from "./shared.js";
 
 const points = (Object.keys(storeFaultPoints) as StoreFaultPoint[]).filter(
-  (point) => !/^(init|ingest)\./.test(point) && point !== "sweep.remove" && point !== "source.note",
+  (point) => !/^(init|ingest)\./.test(point) && point !== "sweep.remove",
 );
 
 /** The operation that passes a point. */
@@ -16,6 +16,9 @@ function operationOf(point: StoreFaultPoint): "create" | "delete" | "clean" {
   if (point.startsWith("delete.")) return "delete";
   return point.startsWith("clean.") ? "clean" : "create";
 }
+
+/** A step that is left to the next command where it fails. */
+const leaves = (point: StoreFaultPoint): boolean => point === "delete.remove" || point === "clean.remove";
 
 async function init(
   store: string,
@@ -29,7 +32,7 @@ async function init(
 }
 
 describe.skipIf(cannotMount !== undefined)(titleOf("a store after a crash", cannotMount), () => {
-  for (const action of ["kill", "ENOSPC"] as const) {
+  for (const action of ["kill", "ENOSPC", "EIO"] as const) {
     it.each(points)(`${action} at %s`, async (point) => {
       const [store, source, other] = [await newStore(), newLayout("-a"), newLayout("-b")];
       const operation = operationOf(point);
@@ -43,9 +46,16 @@ describe.skipIf(cannotMount !== undefined)(titleOf("a store after a crash", cann
             ? ["delete", "one"]
             : ["create", source, "one"];
       const cut = await act(store, args, { IMGFS_STORE_FAULT: `${point}:${action}` });
-      expect(cut, cut.message).toMatchObject(
-        action === "kill" ? { killed: true } : { ok: false, code: "ENOSPC" },
-      );
+      if (action === "kill") expect(cut).toMatchObject({ killed: true });
+      else if (leaves(point)) {
+        const warnings = expect.arrayContaining([expect.stringContaining(`fault at ${point}`)]);
+        expect(cut).toMatchObject({ ok: true, warnings });
+      } else if (operation === "create" && action === "ENOSPC") {
+        expect(cut).toMatchObject({
+          kind: "full",
+          message: `${store}: no space left on the store's filesystem`,
+        });
+      } else expect(cut, cut.message).toMatchObject({ ok: false, code: action });
       expect(checkStore(store, { data: true }).findings).toEqual([]);
 
       // The same again works, whether or not the first time had come to its end.
@@ -66,6 +76,24 @@ describe.skipIf(cannotMount !== undefined)(titleOf("a store after a crash", cann
       expect(checkStore(store, { data: true })).toEqual({ findings: [], notes: [], images: 0, files: 0 });
     });
   }
+
+  it.each(["ENOSPC", "EIO"])("is no less for what a dead process has left and %s keeps", async (action) => {
+    const [store, source] = [await newStore(), newLayout()];
+    const kill = { IMGFS_STORE_FAULT: "index.write:kill" };
+    expect(await act(store, ["create", source, "one"], kill)).toMatchObject({ killed: true });
+    expect(readdirSync(join(store, "leases"))).toHaveLength(1);
+    const warnings = [expect.stringContaining("left by a process that died: ")];
+    const fails = { IMGFS_STORE_FAULT: `sweep.remove:${action}` };
+    expect(await act(store, ["create", source, "one"], fails)).toMatchObject({ ok: true, warnings });
+    expect(await act(store, ["delete", "one"], fails)).toMatchObject({ ok: true, warnings });
+    expect(await act(store, ["clean"], fails)).toMatchObject({ ok: true, warnings });
+    expect(readdirSync(join(store, "leases"))).toHaveLength(1);
+    const killed = await act(store, ["pull", source], { IMGFS_STORE_FAULT: "sweep.remove:kill" });
+    expect(killed).toMatchObject({ killed: true });
+    expect(await act(store, ["clean"])).toMatchObject({ ok: true, warnings: [] });
+    expect(checkStore(store, { data: true })).toEqual({ findings: [], notes: [], images: 0, files: 0 });
+    for (const folder of ["tmp", "leases"]) expect(readdirSync(join(store, folder))).toEqual([]);
+  });
 
   it.each(["init.begin", "init.folder", "init.maps", "init.format"] as const)(
     "is made by the next init where the first was cut short at %s",

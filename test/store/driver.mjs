@@ -1,5 +1,6 @@
 // Does things to a store in a process of its own: node driver.mjs DIST STORE OPERATION...
-//   create SOURCE ID [LIMIT]   pull SOURCE   delete ID   clean   each prints a line of JSON
+//   create SOURCE ID [LIMIT]   pull SOURCE   delete ID   clean   list   stats ID   sizes   delete-store
+// each prints a line of JSON
 import { writeSync } from "node:fs";
 
 const [dist, path, operation, ...args] = process.argv.slice(2);
@@ -7,8 +8,9 @@ const from = (name) => import(`${dist}/store/${name}.js`);
 const { openStore } = await from("store");
 const measures = [];
 const measure = (name, value) => measures.push([name, value]);
+const warnings = [];
 try {
-  const store = openStore(path);
+  const store = { ...openStore(path), warn: (message) => warnings.push(message) };
   let result = {};
   switch (operation) {
     case "create": {
@@ -34,15 +36,28 @@ try {
         thresholdBytes: 0,
         mode: "committed",
         keep: [],
+        timeout: process.env.CLEAN_TIMEOUT === undefined ? undefined : Number(process.env.CLEAN_TIMEOUT),
       });
+      break;
+    case "list":
+      result = { images: (await from("list")).listImages(store).map(({ id }) => id) };
+      break;
+    case "stats":
+      result = await (await from("stats")).imageStats(store, args[0]);
+      break;
+    case "sizes":
+      result = (await from("sizes")).storeSizes(store);
+      break;
+    case "delete-store":
+      await (await from("store")).deleteStore(path);
       break;
     default:
       throw new Error(operation);
   }
   const unpacked = measures.filter(([name]) => name === "UnpackTime").length;
-  writeSync(1, JSON.stringify({ ok: true, result, unpacked }));
+  writeSync(1, JSON.stringify({ ok: true, result, unpacked, warnings }));
   process.exit(0);
 } catch ({ kind, code, message }) {
-  writeSync(1, JSON.stringify({ ok: false, kind, code, message }));
+  writeSync(1, JSON.stringify({ ok: false, kind, code, message, warnings }));
   process.exit(1);
 }

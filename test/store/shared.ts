@@ -15,7 +15,13 @@ export interface Done {
   readonly kind?: string;
   readonly code?: string;
   readonly message?: string;
-  readonly result?: { readonly rootfs?: string; readonly cleaned?: boolean; readonly mounts?: unknown };
+  readonly result?: {
+    readonly rootfs?: string;
+    readonly cleaned?: boolean;
+    readonly mounts?: unknown;
+    readonly images?: readonly string[];
+  };
+  readonly warnings?: readonly string[];
   /** Layers converted by this process. */
   readonly unpacked?: number;
   /** It was killed. */

@@ -10,6 +10,7 @@ import { commandOf } from "../../run/command.js";
 import { insideRoot } from "../../run/inside-root.js";
 import { RunFailure } from "../../run/request.js";
 import { findCommand } from "../../run/start-command.js";
+import { readPlain } from "../../store/files.js";
 import { readImage } from "../../store/images.js";
 import { mountpointOf } from "../../store/mounts.js";
 import { readMounts } from "../../sys/mountinfo.js";
@@ -57,7 +58,7 @@ function configOf(
   const { rootfs } = image;
   const terminal = options.terminal === true;
   const given = { words: [], env: [], user: options.user };
-  const command = commandOf(readFileSync(image.configFile), given, process.env, terminal);
+  const command = commandOf(Buffer.from(readPlain(image.configFile)), given, process.env, terminal);
   const at = (path: string): string =>
     insideRoot(rootfs, path.startsWith("/") ? path : `${command.workdir}/${path}`);
   const textOf = (path: string): string => {

@@ -27,11 +27,18 @@ export async function clean(caller: Caller): Promise<void> {
         namesOf(image, caller),
       ),
       measure: metrics.measure,
+      timeout: timeoutFromTest(),
     }),
   );
   session.info("ending");
   say(done.cleaned ? "clean completed" : "threshold not reached: skipping clean");
   measureStore(caller, store);
+}
+
+/** Seconds that a test lets a clean take, in milliseconds. */
+function timeoutFromTest(): number | undefined {
+  const text = process.env["IMGFS_CLEAN_TIMEOUT"];
+  return text === undefined ? undefined : Number(text) * 1000;
 }
 
 /** The names under which the store may know an image: as it is written, and as create brings it into our form. */

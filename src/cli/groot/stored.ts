@@ -4,7 +4,7 @@ import { join, relative, resolve } from "node:path";
 import { storeSizes } from "../../store/sizes.js";
 import { initStore, isEmptyFolder, openStore, type Store } from "../../store/store.js";
 import { ExitCode, messageOf } from "../failure.js";
-import { visible } from "../output.js";
+import { printError, visible } from "../output.js";
 import type { Caller } from "./caller.js";
 import { defaultMaps } from "./maps.js";
 import { StoreFailure } from "./store-failure.js";
@@ -20,10 +20,16 @@ export interface StoredImage {
 export class ImageNotThere extends StoreFailure {}
 
 /** Opens the store; with `make` one that is missing or empty is made first. */
-export async function openStoreOf({ settings }: Caller, { make = false } = {}): Promise<Store> {
-  const { store } = settings;
-  if (make && isEmpty(store)) await initStore(store, defaultMaps());
-  return openStore(store);
+export async function openStoreOf(caller: Caller, { make = false } = {}): Promise<Store> {
+  const { store } = caller.settings;
+  if (make && !existsSync(join(store, "format"))) await initStore(store, defaultMaps());
+  return { ...openStore(store), warn: (message) => warn(caller, message) };
+}
+
+/** What is no failure of the command: a line of its own, or for who reads lager one of that. */
+function warn({ program, log }: Caller, message: string): void {
+  if (program === "grootfs") log.info("store-warning", { message });
+  else printError(`imgfs: warning: ${visible(message)}\n`);
 }
 
 /** True where a store can be made: there is no folder, or nothing in it. */

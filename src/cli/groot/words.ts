@@ -58,6 +58,8 @@ function storeFailure(cause: StoreError, command: string): StoreFailure {
   if ((kind === "not-initialised" || kind === "foreign") && !isOfStore) {
     return said("Store path is not initialized. Please run init-store.");
   }
+  // Why is ours to say.
+  if (kind === "busy") return said(cause.message);
   if (kind === "volume") return said(`making image: creating image: applying disk limits: ${message}`);
   return said(message);
 }
