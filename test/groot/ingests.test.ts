@@ -39,6 +39,10 @@ async function ingests(store: TestStore): Promise<IngestLine[]> {
     .map((line) => JSON.parse(line) as IngestLine);
 }
 
+/** That of the large layer: the small one may be there too, whole and without its blob yet. */
+const large = async (store: TestStore): Promise<IngestLine[]> =>
+  (await ingests(store)).filter((one) => one.ref === ref);
+
 /** Where what has come of the layer lies. */
 const dataOf = (store: TestStore): string =>
   join(store.path, "ingests", createHash("sha256").update(ref).digest("hex"), "data");
@@ -67,7 +71,7 @@ describe.skipIf(missing)(titleOf("a download of the store", missing), () => {
   async function begun(
     store: TestStore,
     { host }: Troubled,
-  ): Promise<{ kill(): void; done: Promise<Outcome> }> {
+  ): Promise<{ kill(signal?: NodeJS.Signals): void; done: Promise<Outcome> }> {
     const pid = scratch("pid");
     const words = ["--store", store.path, "pull", "--tls-verify", "false", `docker://${host}/a/b`];
     const done = run("sh", ["-c", 'echo $$ >"$0"; exec "$@"', pid, program("imgfs"), ...words]);
@@ -75,7 +79,7 @@ describe.skipIf(missing)(titleOf("a download of the store", missing), () => {
       const stat = statSync(dataOf(store), { throwIfNoEntry: false });
       return stat !== undefined && stat.size > 1_000_000;
     });
-    return { kill: () => process.kill(Number(readFileSync(pid, "utf8")), "SIGKILL"), done };
+    return { kill: (signal = "SIGKILL") => process.kill(Number(readFileSync(pid, "utf8")), signal), done };
   }
 
   async function isThere(store: TestStore): Promise<void> {
@@ -88,17 +92,36 @@ describe.skipIf(missing)(titleOf("a download of the store", missing), () => {
   it("goes on in a later process where the one before was killed", async () => {
     const [store, registry] = [await madeStore(), await once({ silentAfter: part })];
     const first = await begun(store, registry);
-    expect(await ingests(store)).toMatchObject([
+    expect(await large(store)).toMatchObject([
       { ref, total: layer.length, expected: digest(layer), active: true },
     ]);
     first.kill();
     await first.done;
-    const [left] = await ingests(store);
+    const [left] = await large(store);
     expect(left).toMatchObject({ ref, active: false });
     expect(left?.offset).toBeGreaterThan(1_000_000);
     expect(await store.say("imgfs", "store", "ingests")).toMatch(
-      new RegExp(`^${ref}  1\\.\\d+ MiB of 3\\.0\\d MiB  stopped  20\\d\\d-[^\\n]+Z\\n$`),
+      new RegExp(`^${ref}  1\\.\\d+ MiB of 3\\.0\\d MiB  stopped  20\\d\\d-[^\\n]+Z$`, "m"),
     );
+    expect(await create(store, registry)).toMatchObject({ code: 0, stderr: "" });
+    expect(rangesOf(registry)).toEqual([undefined, `bytes=${left?.offset}-`]);
+    await isThere(store);
+  });
+
+  it("stops at a signal, and goes on from there", async () => {
+    const [store, registry] = [await madeStore(), await once({ silentAfter: part })];
+    const first = await begun(store, registry);
+    first.kill("SIGTERM");
+    expect(await first.done).toMatchObject({
+      code: 143,
+      stdout: "",
+      stderr: expect.stringMatching(
+        /^imgfs: pull docker:[^\n]+: stopped by SIGTERM, what has come of its layers is kept\n$/,
+      ),
+    });
+    for (const folder of ["tmp", "leases"]) expect(readdirSync(join(store.path, folder))).toEqual([]);
+    const [left] = await large(store);
+    expect(left?.offset).toBeGreaterThan(1_000_000);
     expect(await create(store, registry)).toMatchObject({ code: 0, stderr: "" });
     expect(rangesOf(registry)).toEqual([undefined, `bytes=${left?.offset}-`]);
     await isThere(store);
@@ -110,9 +133,9 @@ describe.skipIf(missing)(titleOf("a download of the store", missing), () => {
       before === 0 ? { cutAfter: part } : before < 5 ? { status: 404 } : undefined,
     );
     expect(await create(store, registry)).toMatchObject({ code: 10, stdout: "" });
-    expect(await ingests(store)).toMatchObject([{ ref, offset: part, active: false }]);
+    expect(await large(store)).toMatchObject([{ ref, offset: part, active: false }]);
     expect(await create(store, registry)).not.toMatchObject({ code: 0 });
-    expect(await ingests(store)).toMatchObject([{ ref, offset: part, active: false }]);
+    expect(await large(store)).toMatchObject([{ ref, offset: part, active: false }]);
     await store.call("imgfs", "pull", "--tls-verify", "false", `docker://${registry.host}/a/b`);
     await create(store, registry);
     await create(store, registry);
@@ -154,7 +177,7 @@ describe.skipIf(missing)(titleOf("a download of the store", missing), () => {
     const [store, registry] = [await madeStore(), await front(() => ({ piece: 100_000, pause: 50 }))];
     const first = await begun(store, registry);
     expect(await store.say("imgfs", "store", "ingests", "--abort", ref)).toBe("");
-    expect(await ingests(store)).toEqual([]);
+    expect(await large(store)).toEqual([]);
     expect(await first.done).toMatchObject({
       stderr: expect.stringContaining(`ingest "${ref}": it was aborted\n`),
     });
@@ -172,11 +195,11 @@ describe.skipIf(missing)(titleOf("a download of the store", missing), () => {
     const store = await madeStore();
     const first = await begun(store, await front(() => ({ silentAfter: part })));
     await store.say("imgfs", "clean");
-    expect(await ingests(store)).toHaveLength(1);
+    expect(await large(store)).toHaveLength(1);
     first.kill();
     await first.done;
     await store.say("imgfs", "clean");
-    expect(await ingests(store)).toHaveLength(1);
+    expect(await large(store)).toHaveLength(1);
     const before = new Date(Date.now() - 25 * 3_600_000);
     utimesSync(dataOf(store), before, before);
     await store.say("imgfs", "clean");

@@ -59,6 +59,34 @@ describe.skipIf(missing)(titleOf("an ordinary user's store", missing), () => {
     expect(outcome.stdout).toContain("Image my-id deleted\nclean completed\n0\nNo such file or directory\n");
   });
 
+  it("stays whole under twenty creates, twenty deletes and three cleans at once", async () => {
+    const outcome = await asUser(`
+      cleans() { for i in 1 2 3; do imgfs clean > clean.$i 2>&1 || cat clean.$i; done; }
+      each() { for i in $(seq 20); do { "$@" > "$1.$i" 2>&1 || { echo "$1 $i"; cat "$1.$i"; }; } & done; }
+      create() { imgfs create --format path "oci:$layout" "$prefix$i"; }
+      delete() { imgfs delete "n$i"; }
+      store="$HOME/.local/share/imgfs"
+      imgfs init-store
+      prefix=n; each create
+      cleans & wait
+      ls "$store/images" | wc -l
+      each delete
+      prefix=m; each create
+      cleans & wait
+      for i in $(seq 20); do ls -d "$store/images/m$i/rootfs/root"; done | wc -l
+      ls "$store/images" | wc -l
+      imgfs check --data --store "$store"
+      for i in $(seq 20); do imgfs delete "m$i" > out; done
+      imgfs clean
+      imgfs check --store "$store"
+      imgfs delete-store
+      rm create.* delete.* clean.* out`);
+    expect(outcome).toMatchObject({ code: 0, stderr: "" });
+    expect(outcome.stdout).toBe(
+      "20\n20\n20\nno damage found in 20 images and 3 files of content\nclean completed\nno damage found in 0 images and 0 files of content\n",
+    );
+  }, 240_000);
+
   it("has what its config file says", async () => {
     const outcome = await asUser(`
       mkdir -p .config/imgfs

@@ -1,10 +1,10 @@
 // Many processes on one store.
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { closeSync, constants, existsSync, openSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { checkStore } from "../../src/store/check.js";
-import { cannotMount, titleOf } from "../e2e/mounted.js";
-import { act, newLayout, newStore } from "./shared.js";
+import { cannotMount, scratch, shell, titleOf, until } from "../e2e/mounted.js";
+import { act, type Done, newLayout, newStore } from "./shared.js";
 
 describe.skipIf(cannotMount !== undefined)(titleOf("processes on one store", cannotMount), () => {
   it("two that make images of the same layers convert each layer once", async () => {
@@ -18,6 +18,61 @@ describe.skipIf(cannotMount !== undefined)(titleOf("processes on one store", can
     expect([again.ok, again.unpacked]).toEqual([true, 0]);
     for (const id of ["a", "b", "c", "d"])
       expect(await act(store, ["delete", id])).toMatchObject({ ok: true });
+    expect(checkStore(store, { data: true })).toMatchObject({ findings: [], notes: [], images: 0 });
+  });
+
+  /** A create that waits with a layer converted and without its name, until it is let go. */
+  async function creating(
+    store: string,
+    source: string,
+    id: string,
+  ): Promise<{ done: Promise<Done>; pid: number; letGo(): void }> {
+    const pipe = scratch("pipe");
+    await shell(`mkfifo '${pipe}'`);
+    const done = act(store, ["create", source, id], { IMGFS_STORE_FAULT: `layer.publish:wait=${pipe}` });
+    let fd: number | undefined;
+    await until("a layer is converted", () => {
+      try {
+        fd = openSync(pipe, constants.O_WRONLY | constants.O_NONBLOCK);
+      } catch (cause) {
+        // Nobody waits there yet.
+        if ((cause as NodeJS.ErrnoException).code !== "ENXIO") throw cause;
+      }
+      return fd !== undefined;
+    });
+    const [lease = ""] = readdirSync(join(store, "leases"));
+    return { done, pid: Number(lease.split("-")[0]), letGo: () => closeSync(fd as number) };
+  }
+
+  it("one that waits for the layers of another converts them where that is killed", async () => {
+    const [store, source] = [await newStore(), newLayout()];
+    const first = await creating(store, source, "a");
+    const second = act(store, ["create", source, "b"]);
+    await until("the second one is at work", () => readdirSync(join(store, "leases")).length === 2);
+    process.kill(first.pid, "SIGKILL");
+    first.letGo();
+    expect(await first.done).toMatchObject({ killed: true });
+    expect(await second).toMatchObject({ ok: true, unpacked: 2 });
+    expect(readdirSync(join(store, "images/b/rootfs")).sort()).toEqual(["base", "top"]);
+    expect(await act(store, ["delete", "b"])).toMatchObject({ ok: true });
+    expect(checkStore(store, { data: true })).toMatchObject({ findings: [], notes: [], images: 0 });
+  });
+
+  it("a clean takes nothing that a create at work has found or is converting", async () => {
+    const store = await newStore();
+    expect(await act(store, ["pull", newLayout("-old")])).toMatchObject({ ok: true });
+    const blobs = (): string[] => readdirSync(join(store, "content"));
+    expect(blobs()).toHaveLength(3);
+    // Its lower layer is the old one's.
+    const one = await creating(store, newLayout("-new"), "a");
+    expect(await act(store, ["clean"])).toMatchObject({ ok: true, result: { cleaned: true } });
+    expect(blobs()).toHaveLength(1);
+    one.letGo();
+    expect(await one.done).toMatchObject({ ok: true, unpacked: 1 });
+    expect(readdirSync(join(store, "images/a/rootfs")).sort()).toEqual(["base", "top-new"]);
+    expect(await act(store, ["clean"])).toMatchObject({ ok: true });
+    expect(blobs()).toHaveLength(3);
+    expect(await act(store, ["delete", "a"])).toMatchObject({ ok: true });
     expect(checkStore(store, { data: true })).toMatchObject({ findings: [], notes: [], images: 0 });
   });
 

@@ -3,6 +3,7 @@ import { spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
 import { keepsLog } from "../../daemon/log-place.js";
 import { type Codec, parseCodec } from "../../imgfs/codec.js";
+import { isRemote } from "../../oci/open.js";
 import { createImage, pullImage } from "../../store/create.js";
 import { messageOf } from "../failure.js";
 import { createProgress, type Progress, type ProgressKind } from "../progress.js";
@@ -42,7 +43,7 @@ export async function create(caller: Caller): Promise<void> {
   const session = log.session("groot-creating", { imageID: id, spec: { ...spec, Mount: !withoutMount } });
   session.info("starting");
   const created = await metrics.time("ImageCreationTime", () =>
-    watched(caller, `create ${image}`, (onEvent, signal) =>
+    watched(caller, "create", image, (onEvent, signal) =>
       createImage(store, {
         source,
         id,
@@ -76,7 +77,7 @@ export async function pull(caller: Caller): Promise<void> {
   const store = await openStoreOf(caller, { make: settings.isDefaultStore });
   const source = sourceOf(image, caller);
   const limitBytes = options.diskLimitSizeBytes ?? 0;
-  await watched(caller, `pull ${image}`, (onEvent, signal) =>
+  await watched(caller, "pull", image, (onEvent, signal) =>
     pullImage(store, {
       source,
       ...(limitBytes === 0 || options.excludeImageFromQuota === true ? {} : { limitBytes }),
@@ -118,7 +119,8 @@ function progressKind(asked: ProgressKind = "auto"): ProgressKind {
 /** Runs `work` with progress where people see it, and so that a signal ends it with nothing left behind. */
 async function watched<T>(
   { program, options, log }: Caller,
-  what: string,
+  command: string,
+  image: string,
   work: (onEvent: Watch, signal: AbortSignal) => Promise<T>,
 ): Promise<T> {
   const progress: Progress =
@@ -132,7 +134,8 @@ async function watched<T>(
           end: () => {},
         };
   try {
-    return await stoppable(what, (signal) => work(progress.update, signal));
+    const left = isRemote(image) ? "what has come of its layers is kept" : undefined;
+    return await stoppable(`${command} ${image}`, (signal) => work(progress.update, signal), left);
   } finally {
     progress.end();
   }
