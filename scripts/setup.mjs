@@ -39,6 +39,7 @@ const packages = [
     for: "mounts in a user namespace with several ids",
   },
   { name: "fuse-overlayfs", commands: ["fuse-overlayfs"], for: "upper directories shared with it" },
+  { name: "e2fsprogs", commands: ["mkfs.ext4"], for: "quotas and stores on ext4" },
   { name: "xfsprogs", commands: ["mkfs.xfs"], for: "a quota on xfs" },
   { name: "acl", commands: ["setfacl", "getfacl"], for: "the tests of access control lists" },
   {
