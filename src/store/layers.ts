@@ -39,8 +39,9 @@ interface Known {
   readonly key: Digest;
 }
 
-/** Layers converted at the same time. */
+/** Layers converted at the same time. What comes over a network waits for it now and then, also on one core. */
 const MOST_JOBS = 4;
+const LEAST_REMOTE_JOBS = 2;
 
 /** The image's layers, lowest first, each with its blob in STORE/content, which the lease keeps there. */
 export async function ensureLayers(
@@ -181,7 +182,8 @@ class Ensurer {
     const { image, options, lease, downloads } = this;
     const target = (layer: number): string => lease.path(`layer-${layer}`);
     const unnamed: [number, BuiltLayer][] = [];
-    const jobs = Math.max(1, Math.min(availableParallelism(), MOST_JOBS, layers.length));
+    const least = downloads === undefined ? 1 : LEAST_REMOTE_JOBS;
+    const jobs = Math.min(Math.max(availableParallelism(), least), MOST_JOBS, layers.length);
     const { threads } = this;
     this.threads = undefined;
     let isWorthAnother = false;

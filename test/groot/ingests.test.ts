@@ -10,7 +10,7 @@ import { digest, Layout } from "../fixtures/oci.js";
 import { file, tar } from "../fixtures/tar.js";
 import { cannotServe, push, serveRegistry } from "../oci/registry/serve.js";
 import { type Asked, type Trouble, type Troubled, troubled } from "../oci/registry/trouble.js";
-import { madeStore, program, type TestStore } from "./kit.js";
+import { layoutOf, madeStore, program, type TestStore } from "./kit.js";
 
 const missing = cannotMount ?? cannotServe;
 const inCi = process.env["CI"] !== undefined && process.env["CI"] !== "";
@@ -171,6 +171,21 @@ describe.skipIf(missing)(titleOf("a download of the store", missing), () => {
     // The small layer may have come and not have been made into a blob yet.
     expect((await ingests(store)).filter((each) => each.ref === ref)).toEqual([]);
     expect(rangesOf(registry)).toEqual([undefined]);
+  });
+
+  it("keeps nobody else waiting, whatever they do to the store", async () => {
+    const store = await madeStore();
+    const first = await begun(store, await front(() => ({ silentAfter: part })));
+    const other = `oci:${layoutOf(small, tar(file("other", "other\n")))}`;
+    await store.say("imgfs", "create", other, "other");
+    await store.say("imgfs", "stats", "other");
+    await store.say("imgfs", "clean");
+    await store.say("imgfs", "delete", "other");
+    await store.say("imgfs", "clean");
+    expect(await store.say("imgfs", "list")).toBe("Store empty\n");
+    expect(await large(store)).toMatchObject([{ ref, active: true }]);
+    first.kill();
+    await first.done;
   });
 
   it("is aborted on demand, and with it whoever is at it", async () => {
