@@ -37,7 +37,7 @@ import { Limit } from "./limits.js";
 import { underLock } from "./locks.js";
 import { type MountHere, mountEntryOf, mountStored } from "./mounts.js";
 import { contentOf, noteContent } from "./sources.js";
-import { giveToRootOf, type Measure, type Store, type StoreMaps } from "./store.js";
+import { letAllPass, letRootPass, type Measure, type Store, type StoreMaps } from "./store.js";
 
 export interface PullOptions {
   /** A reference, see oci/reference.ts. */
@@ -296,7 +296,8 @@ function publish(store: Store, lease: Lease, options: CreateOptions, contents: C
   fault("image.folder");
   for (const name of ["", "rootfs", "diff", "work"])
     mkdirSync(join(made, name), { mode: name === "" ? 0o700 : 0o755 });
-  giveToRootOf({ uid, gid }, made);
+  letRootPass({ uid, gid }, made);
+  if (options.maps !== undefined) letAllPass(store);
   writeState(lease, made, state);
   fault("image.write");
   writeWhole(join(made, CONFIG_FILE), config, lease.path(CONFIG_FILE));

@@ -124,7 +124,7 @@ function makeStore(root: string, maps: StoreMaps): void {
   const text = { "uid-mappings": textOf(maps.uid), "gid-mappings": textOf(maps.gid) };
   writeWhole(join(root, MAPS_FILE), `${JSON.stringify(text)}\n`, temporary);
   chmodSync(root, 0o700);
-  for (const path of [root, join(root, "images")]) giveToRootOf(maps, path);
+  for (const path of [root, join(root, "images")]) letRootPass(maps, path);
   syncFolder(root);
   fault("init.format");
   renameSync(join(root, BEGUN_FILE), join(root, FORMAT_FILE));
@@ -141,13 +141,26 @@ function isPart(name: string): boolean {
 }
 
 /**
- * Gives a folder to what the maps make of root, as GrootFS does: the root of a container in a user namespace with these maps
- * has to pass it on the way to its root filesystem. Only root can give, and it needs no right of its own.
+ * Lets what the maps make of root pass a folder, as the root of a container in a user namespace with these maps has to on the
+ * way to its root filesystem. It gets there by its group, so that it can neither list nor change what lies there: processes of
+ * ours go by these names with root's rights. Only where the maps give it no group it becomes the owner, as GrootFS makes it.
  */
-export function giveToRootOf({ uid, gid }: StoreMaps, path: string): void {
+export function letRootPass({ uid, gid }: StoreMaps, path: string): void {
   if (process.geteuid?.() !== 0) return;
   const [user, group] = [uid, gid].map((map) => map.find(({ image }) => image === 0)?.host);
-  if (user !== undefined || group !== undefined) chownSync(path, user ?? 0, group ?? 0);
+  if (group !== undefined) {
+    chownSync(path, 0, group);
+    chmodSync(path, 0o710);
+  } else if (user !== undefined) chownSync(path, user, 0);
+}
+
+/**
+ * Lets everybody pass on the way to the images, and list nothing: the image with maps of its own is for a root that is not the
+ * store's, and what else is there closes itself.
+ */
+export function letAllPass({ path }: Store): void {
+  if (process.geteuid?.() !== 0) return;
+  for (const folder of [path, join(path, "images")]) chmodSync(folder, statSync(folder).mode | 0o001);
 }
 
 function compareMaps(has: StoreMaps, wanted: StoreMaps): void {

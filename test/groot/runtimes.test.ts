@@ -1,5 +1,5 @@
 // runc and crun run what create has mounted: by the config.json of `imgfs bundle`, and by what create itself prints.
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import { userland } from "../e2e/make-image.js";
@@ -77,10 +77,17 @@ describe.skipIf(cannotMount).each(["runc", "crun"] as const)(titleOf("%s", canno
     expect(await store.say("imgfs", "delete", "my_id")).toBe("Image my_id deleted\n");
   });
 
-  it("runs in a user namespace with the store's maps", async () => {
+  it.each(["the store's maps", "maps of its own"])("runs in a user namespace with %s", async (whose) => {
     const maps = ["uid", "gid"].flatMap((kind) => [`--${kind}-mapping`, "0:100000:65536"]);
-    store = await madeStore(...maps);
-    await store.say("imgfs", "create", `oci:${layout}`, "mapped");
+    const [ofStore, ofImage] = whose === "the store's maps" ? [maps, []] : [[], maps];
+    store = await madeStore(...ofStore);
+    await store.say("imgfs", "create", ...ofImage, `oci:${layout}`, "mapped");
+    // Root of the container passes, and changes nothing of what root of the host goes by.
+    for (const path of [store.path, store.image("."), store.image("mapped")]) {
+      const { mode, uid, gid } = statSync(path);
+      const isStores = path !== store.image("mapped") && ofStore.length === 0;
+      expect([mode & 0o777, uid, gid]).toEqual(isStores ? [0o701, 0, 0] : [0o710, 0, 100_000]);
+    }
     const bundle = scratch("bundle");
     await store.say("imgfs", "bundle", store.image("mapped"), bundle);
     edit(bundle, (config) => {
