@@ -5,7 +5,7 @@ import { measureVolumes as measureAgain } from "../../store/sizes.js";
 import { ExitCode } from "../failure.js";
 import { type Caller, say } from "./caller.js";
 import { sourceOf } from "./sources.js";
-import { StoreFailure } from "./store-failure.js";
+import { StoreFailure, usage } from "./store-failure.js";
 import { measureStore, openStoreOf } from "./stored.js";
 
 export async function clean(caller: Caller): Promise<void> {
@@ -27,7 +27,7 @@ export async function clean(caller: Caller): Promise<void> {
         namesOf(image, caller),
       ),
       measure: metrics.measure,
-      timeout: timeoutFromTest(),
+      timeout: timeoutFromEnvironment(),
     }),
   );
   session.info("ending");
@@ -35,10 +35,13 @@ export async function clean(caller: Caller): Promise<void> {
   measureStore(caller, store);
 }
 
-/** Seconds that a test lets a clean take, in milliseconds. */
-function timeoutFromTest(): number | undefined {
+/** Milliseconds that a clean may take; undefined where the environment says nothing. */
+function timeoutFromEnvironment(): number | undefined {
   const text = process.env["IMGFS_CLEAN_TIMEOUT"];
-  return text === undefined ? undefined : Number(text) * 1000;
+  if (!text) return undefined;
+  const seconds = Number(text);
+  if (!(seconds >= 0)) throw usage(`IMGFS_CLEAN_TIMEOUT: not a number of seconds: ${text}`);
+  return seconds * 1000;
 }
 
 /** The names under which the store may know an image: as it is written, and as create brings it into our form. */
