@@ -14,9 +14,9 @@ import {
   readDirectory,
   utimesFd,
 } from "../sys/files.js";
+import { emptyDirectory } from "../sys/remove.js";
 import { emptyStat, type Stat, statFd } from "../sys/stat.js";
 import { textOf } from "./failure.js";
-import { emptyDirectory } from "./remove.js";
 
 /** Mode of a directory while it is worked on. */
 export const privateMode = 0o700;

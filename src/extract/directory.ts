@@ -8,6 +8,7 @@ import { Turns } from "../base/turns.js";
 import { copyBytes } from "../imgfs/copy.js";
 import type { Image } from "../imgfs/image.js";
 import { type Child, childrenOf } from "../imgfs/look.js";
+import { Descent } from "../sys/descent.js";
 import {
   closeFd,
   mkdirAt,
@@ -27,7 +28,6 @@ import {
 import { allocatePages, type Region } from "../sys/memory.js";
 import { S_IFIFO, S_IFLNK, S_IFMT, S_IFREG } from "../sys/stat.js";
 import { Attributes, type Loss, Losses } from "./attributes.js";
-import { Descent } from "./descent.js";
 import { Destination, privateMode } from "./destination.js";
 import { at, check, textOf } from "./failure.js";
 import { LinkRoom } from "./link-room.js";

@@ -11,9 +11,9 @@ import {
   openAt,
   unlinkAt,
 } from "../sys/files.js";
+import { emptyDirectory } from "../sys/remove.js";
 import { privateMode } from "./destination.js";
 import { check } from "./failure.js";
-import { emptyDirectory } from "./remove.js";
 
 /**
  * Where objects with several names wait for the next one: a directory in the destination, gone at the end. Its names

@@ -17,12 +17,12 @@ import { join } from "node:path";
 import { afterAll, beforeEach, describe, expect, it } from "vitest";
 import { nameOf } from "../../src/base/bytes.js";
 import { extractTo } from "../../src/extract/directory.js";
-import { emptyDirectory } from "../../src/extract/remove.js";
 import { writeTar } from "../../src/extract/tar.js";
 import { type Start, startAt } from "../../src/extract/walk.js";
 import { Image } from "../../src/imgfs/image.js";
 import type { DirectoryInode } from "../../src/imgfs/tree.js";
 import { AT_FDCWD, closeFd, O_DIRECTORY, O_RDONLY, openAt, readDirectory } from "../../src/sys/files.js";
+import { emptyDirectory } from "../../src/sys/remove.js";
 import { reseal, sectionOf } from "../imgfs/reseal.js";
 import { directory, file, symlink, temporary, writeLayer, xattr } from "../imgfs/support.js";
 

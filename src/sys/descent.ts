@@ -2,8 +2,8 @@
 // no symlink is followed and depth has no limit. Few descriptors stay open; the way back to a directory that was closed
 // goes through `..`, and what is found there must be the directory that was left.
 import { fsError } from "../base/errno.js";
-import { closeFd, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, openAt } from "../sys/files.js";
-import { emptyStat, statFd } from "../sys/stat.js";
+import { closeFd, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, openAt } from "./files.js";
+import { emptyStat, statFd } from "./stat.js";
 
 /** Levels below the top whose descriptor stays open on the way down. */
 const keptOpen = 64;
