@@ -15,12 +15,12 @@ export type OpenBody = (from: number) => Promise<HttpResponse>;
  * Reads a blob of `size` bytes from the byte `start` on; where nobody has said how large it is, as many as the server says,
  * or sends, of what it had in the first place. Throws RegistryErrors without the object's name.
  */
-export async function* download(
+async function* download(
   endpoint: Endpoint,
   open: OpenBody,
   size: number | undefined,
   signal: AbortSignal | undefined,
-  start = 0,
+  start: number,
 ): AsyncGenerator<Uint8Array> {
   let done = start;
   /** Where the tries were counted from. */
@@ -50,6 +50,39 @@ export async function* download(
       await endpoint.waitFor(tries++, new Error(where), undefined, signal);
     } finally {
       response.body.destroy();
+    }
+  }
+}
+
+/** One way to a blob. */
+export interface Way {
+  readonly endpoint: Endpoint;
+  readonly open: OpenBody;
+  /** Before what is said of a failure. */
+  readonly name?: string;
+}
+
+/** Reads a blob by the first of `ways` that has it: the next one is tried where nothing has come and `passes` says so. */
+export async function* downloadBy(
+  ways: readonly Way[],
+  passes: (cause: RegistryError) => boolean,
+  size: number | undefined,
+  signal: AbortSignal | undefined,
+  start: number,
+): AsyncGenerator<Uint8Array> {
+  for (const [i, { endpoint, open, name }] of ways.entries()) {
+    let begun = false;
+    try {
+      for await (const piece of download(endpoint, open, size, signal, start)) {
+        begun = true;
+        yield piece;
+      }
+      return;
+    } catch (cause) {
+      if (!(cause instanceof RegistryError)) throw cause;
+      if (begun || i === ways.length - 1 || !passes(cause)) {
+        throw name === undefined ? cause : cause.within(name);
+      }
     }
   }
 }

@@ -3,9 +3,8 @@
 import { version } from "../../base/version.js";
 import type { ImageSource, RemoteBytes } from "../source.js";
 import { displayUrl, followed } from "../urls.js";
-import { download } from "./download.js";
+import { downloadBy } from "./download.js";
 import { Endpoint } from "./endpoint.js";
-import { RegistryError } from "./errors.js";
 import type { RegistryOptions } from "./options.js";
 
 /** How layers at URLs are had. Throws RegistryErrors that name the URL, without its query. */
@@ -19,8 +18,7 @@ export function openForeign(options: RegistryOptions): Required<Pick<ImageSource
   ): AsyncGenerator<Uint8Array> {
     if (digest !== undefined && size === 0) return;
     const told = digest === undefined ? undefined : size;
-    const places = followed(urls);
-    for (const [i, url] of places.entries()) {
+    const ways = followed(urls).map((url) => {
       const endpoint = new Endpoint({
         ...options,
         registry: url.host,
@@ -31,18 +29,9 @@ export function openForeign(options: RegistryOptions): Required<Pick<ImageSource
       });
       endpoints.push(endpoint);
       const open = (from: number) => endpoint.foreign(url, from, { signal });
-      let begun = false;
-      try {
-        for await (const piece of download(endpoint, open, told, signal, start)) {
-          begun = true;
-          yield piece;
-        }
-        return;
-      } catch (cause) {
-        if (!(cause instanceof RegistryError)) throw cause;
-        if (begun || i === places.length - 1) throw cause.within(displayUrl(url));
-      }
-    }
+      return { endpoint, open, name: displayUrl(url) };
+    });
+    yield* downloadBy(ways, () => true, told, signal, start);
   }
 
   const close = async (): Promise<void> => {

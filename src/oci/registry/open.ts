@@ -12,7 +12,7 @@ import { type Descriptor, maxJsonBytes } from "../schema.js";
 import type { ImageSource, RemoteBytes, SourceOptions } from "../source.js";
 import { followed } from "../urls.js";
 import { findLogin } from "./credentials.js";
-import { download } from "./download.js";
+import { downloadBy } from "./download.js";
 import { Endpoint } from "./endpoint.js";
 import { RegistryError } from "./errors.js";
 import { type ImageName, parseImageName } from "./name.js";
@@ -209,17 +209,5 @@ async function* fetchLayer(
     open: (from: number) => last.foreign(url, from, { signal }),
   }));
   const all = isForeign ? [...elsewhere, ...ways] : [...ways, ...elsewhere];
-  for (const [i, { endpoint, open }] of all.entries()) {
-    let begun = false;
-    try {
-      for await (const piece of download(endpoint, open, size, signal, start)) {
-        begun = true;
-        yield piece;
-      }
-      return;
-    } catch (cause) {
-      const isAbsent = cause instanceof RegistryError && (cause.kind === "absent" || elsewhere.length > 0);
-      if (begun || !isAbsent || i === all.length - 1) throw cause;
-    }
-  }
+  yield* downloadBy(all, ({ kind }) => kind === "absent" || elsewhere.length > 0, size, signal, start);
 }
