@@ -8,12 +8,10 @@ import { randomBytes } from "node:crypto";
 import {
   closeSync,
   constants,
-  fstatSync,
   lstatSync,
   mkdirSync,
   openSync,
   readdirSync,
-  readFileSync,
   renameSync,
   rmSync,
   writeFileSync,
@@ -22,6 +20,7 @@ import { join } from "node:path";
 import * as v from "valibot";
 import { digestHex, type SourceDigest, sha256 } from "../base/digest.js";
 import { errnoText } from "../base/errno.js";
+import { NotPlain, readPlain } from "../base/plain.js";
 import {
   dataName,
   Ingest,
@@ -244,16 +243,11 @@ function readNote(path: string, ref?: string): Note | undefined {
   let value: unknown;
   try {
     if (!lstatSync(path).isDirectory() || !lstatSync(join(path, dataName)).isFile()) return undefined;
-    const fd = openPlain(join(path, noteName), O_RDONLY);
-    try {
-      if (!fstatSync(fd).isFile()) return undefined;
-      value = JSON.parse(readFileSync(fd, "utf8"));
-    } finally {
-      closeSync(fd);
-    }
+    value = JSON.parse(readPlain(join(path, noteName)));
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException;
-    if (cause instanceof SyntaxError || code === "ENOENT" || code === "ELOOP") return undefined;
+    if (cause instanceof SyntaxError || cause instanceof NotPlain || code === "ENOENT" || code === "ELOOP")
+      return undefined;
     throw new IngestError("failed", ref ?? path, errnoText(code ?? "EIO"));
   }
   const parsed = v.safeParse(Note, value);

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { type Aside, removeAsides, takeAside } from "./aside.js";
 import { discard, takeOut } from "./delete.js";
 import { ingestsOf } from "./downloads.js";
-import { StoreError } from "./errors.js";
+import { StoreError, wordsOf } from "./errors.js";
 import { fault } from "./fault.js";
 import { eachImage, imageLock, isAbandoned, readImage } from "./images.js";
 import { GC_LOCK, leasedContent, sweep } from "./lease.js";
@@ -52,8 +52,7 @@ export async function cleanStore(
     checkTime();
     await removeAbandoned(store, id);
   }
-  const warn = (cause: unknown): void =>
-    store.warn?.(`clean: ${cause instanceof Error ? cause.message : String(cause)}`);
+  const warn = (cause: unknown): void => store.warn?.(`clean: ${wordsOf(cause)}`);
   const options = { patience: PATIENCE, measure };
   const taken = await underLock(store.path, GC_LOCK, "exclusive", options, () => {
     // Leases first: one that ends after they were read has given its content to an image by then.
@@ -111,7 +110,7 @@ async function removeAbandoned(store: Store, id: string): Promise<void> {
     const image = readImage(store, id);
     if (image !== undefined && isAbandoned(store, image)) aside = await takeOut(store, id);
   } catch (cause) {
-    store.warn?.(cause instanceof Error ? cause.message : String(cause));
+    store.warn?.(wordsOf(cause));
   } finally {
     lock.release();
   }

@@ -16,7 +16,7 @@ import type { RegistryOptions } from "../oci/registry/options.js";
 import type { ImageSource } from "../oci/source.js";
 import { AT_FDCWD, RENAME_NOREPLACE, renameAt } from "../sys/files.js";
 import { discard, takeOut } from "./delete.js";
-import { ofDisk, StoreError } from "./errors.js";
+import { ofDisk, StoreError, wordsOf } from "./errors.js";
 import { fault } from "./fault.js";
 import { isThere, writeWhole } from "./files.js";
 import {
@@ -158,7 +158,7 @@ async function takeBack(store: Store, id: string): Promise<void> {
   try {
     discard(store, await takeOut(store, id));
   } catch (cause) {
-    store.warn?.(cause instanceof Error ? cause.message : String(cause));
+    store.warn?.(wordsOf(cause));
   }
 }
 

@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import { syncFolder } from "../base/durable.js";
 import { type Aside, takeAside } from "./aside.js";
-import { StoreError } from "./errors.js";
+import { StoreError, wordsOf } from "./errors.js";
 import { fault } from "./fault.js";
 import { isFolder } from "./files.js";
 import { imageLock, imagePath } from "./images.js";
@@ -55,6 +55,6 @@ export function discard(store: Store, aside: Aside): void {
     fault("delete.remove");
     aside.remove();
   } catch (cause) {
-    store.warn?.(cause instanceof Error ? cause.message : String(cause));
+    store.warn?.(wordsOf(cause));
   }
 }

@@ -39,6 +39,11 @@ export class StoreError extends Error {
   }
 }
 
+/** A failure in words, for a line that begins with something else. */
+export function wordsOf(cause: unknown): string {
+  return cause instanceof Error ? cause.message : String(cause);
+}
+
 /** What a failure is told as where the disk of the store at `path` is to blame, which a system error does not name. */
 export function ofDisk(path: string, cause: unknown): unknown {
   if (cause instanceof StoreError) return cause;

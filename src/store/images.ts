@@ -16,8 +16,9 @@ import {
   string,
 } from "valibot";
 import { errnoText } from "../base/errno.js";
+import { readPlain } from "../base/plain.js";
 import { StoreError } from "./errors.js";
-import { isFolder, readPlain } from "./files.js";
+import { isFolder } from "./files.js";
 import { isLive } from "./lease.js";
 import type { Store } from "./store.js";
 

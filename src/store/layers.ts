@@ -3,7 +3,7 @@
 // gives each lock back when its blob has its name, and only then waits for those that others convert.
 import { renameSync, rmSync } from "node:fs";
 import { availableParallelism } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { type Digest, digestHex } from "../base/digest.js";
 import { syncFolder } from "../base/durable.js";
 import type { BlobSummary, BuildEvent, BuiltLayer } from "../builder/image.js";
@@ -222,7 +222,7 @@ class Ensurer {
     });
     for (const [layer, result] of unnamed) {
       const source = image.layers[layer] as LayerSource;
-      await lease.need([this.fileOf(layerKey(result.diffId, source.baseDirectory))], options);
+      await lease.need([basename(result.path)], options);
       this.publish(layer, result);
       noteSource(this.store, lease, source, this.identities[layer], result);
       this.take(layer, result);

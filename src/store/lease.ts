@@ -17,6 +17,7 @@ import {
 import { join } from "node:path";
 import { flockFd, LOCK_EX, LOCK_NB, LOCK_SH } from "../sys/files.js";
 import { isAside, removeAsides } from "./aside.js";
+import { wordsOf } from "./errors.js";
 import { fault } from "./fault.js";
 import { isFile, isThere } from "./files.js";
 import { isStill, keepSpare, underLock } from "./locks.js";
@@ -89,7 +90,7 @@ export class Lease {
       removeTree(this.folder);
       rmSync(join(this.store.path, "leases", this.name), { force: true });
     } catch (cause) {
-      this.store.warn?.(cause instanceof Error ? cause.message : String(cause));
+      this.store.warn?.(wordsOf(cause));
     } finally {
       closeSync(this.fd);
     }
@@ -169,7 +170,7 @@ export function leasedContent(store: Store): Set<string> {
  */
 export function sweep(store: Store): void {
   const onFailure = (cause: unknown): void => {
-    store.warn?.(`left by a process that died: ${cause instanceof Error ? cause.message : String(cause)}`);
+    store.warn?.(`left by a process that died: ${wordsOf(cause)}`);
   };
   const attempt = (step: () => void): void => {
     try {

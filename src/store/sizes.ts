@@ -2,7 +2,7 @@
 import { lstatSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { Image } from "../imgfs/image.js";
-import { StoreError } from "./errors.js";
+import { StoreError, wordsOf } from "./errors.js";
 import { isFile } from "./files.js";
 import { eachImage, exclusiveLimit, type StoredImage } from "./images.js";
 import type { Store } from "./store.js";
@@ -68,7 +68,7 @@ export async function measureVolumes(store: Store): Promise<void> {
     try {
       Image.open(path).close();
     } catch (cause) {
-      throw new StoreError("damaged", cause instanceof Error ? cause.message : String(cause), { cause });
+      throw new StoreError("damaged", wordsOf(cause), { cause });
     }
   }
 }

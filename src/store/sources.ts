@@ -6,10 +6,11 @@ import { createHash } from "node:crypto";
 import { realpathSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type { Digest, SourceDigest } from "../base/digest.js";
+import { readPlain } from "../base/plain.js";
 import type { LayerSource } from "../oci/source.js";
 import { clearPlace } from "./aside.js";
 import { fault } from "./fault.js";
-import { readPlain, writeWhole } from "./files.js";
+import { writeWhole } from "./files.js";
 import type { Lease } from "./lease.js";
 import type { Store } from "./store.js";
 

@@ -3,6 +3,7 @@ import { existsSync, readFileSync, renameSync, rmSync, statSync, writeFileSync }
 import { join, resolve } from "node:path";
 import { nameFromText } from "../../base/bytes.js";
 import { makeFolders } from "../../base/folders.js";
+import { readPlain } from "../../base/plain.js";
 import type { IdRange } from "../../daemon/id-maps.js";
 import { isOurs } from "../../daemon/place.js";
 import { findAccount } from "../../run/account.js";
@@ -10,7 +11,6 @@ import { commandOf } from "../../run/command.js";
 import { insideRoot } from "../../run/inside-root.js";
 import { RunFailure } from "../../run/request.js";
 import { findCommand } from "../../run/start-command.js";
-import { readPlain } from "../../store/files.js";
 import { readImage } from "../../store/images.js";
 import { mountpointOf } from "../../store/mounts.js";
 import { readMounts } from "../../sys/mountinfo.js";

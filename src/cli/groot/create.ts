@@ -43,7 +43,7 @@ export async function create(caller: Caller): Promise<void> {
   const session = log.session("groot-creating", { imageID: id, spec: { ...spec, Mount: !withoutMount } });
   session.info("starting");
   const created = await metrics.time("ImageCreationTime", () =>
-    watched(caller, "create", image, (onEvent, signal) =>
+    watched(caller, (onEvent, signal) =>
       createImage(store, {
         source,
         id,
@@ -77,7 +77,7 @@ export async function pull(caller: Caller): Promise<void> {
   const store = await openStoreOf(caller, { make: settings.isDefaultStore });
   const source = sourceOf(image, caller);
   const limitBytes = options.diskLimitSizeBytes ?? 0;
-  await watched(caller, "pull", image, (onEvent, signal) =>
+  await watched(caller, (onEvent, signal) =>
     pullImage(store, {
       source,
       ...(limitBytes === 0 || options.excludeImageFromQuota === true ? {} : { limitBytes }),
@@ -116,11 +116,9 @@ function progressKind(asked: ProgressKind = "auto"): ProgressKind {
   return asked === "auto" && !process.stderr.isTTY ? "none" : asked;
 }
 
-/** Runs `work` with progress where people see it, and so that a signal ends it with nothing left behind. */
+/** Runs `work` with progress where people see it, and so that a signal ends it with nothing half made. */
 async function watched<T>(
-  { program, options, log }: Caller,
-  command: string,
-  image: string,
+  { program, command, args: [image = ""], options, log }: Caller,
   work: (onEvent: Watch, signal: AbortSignal) => Promise<T>,
 ): Promise<T> {
   const progress: Progress =
