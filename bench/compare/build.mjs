@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { openSource } from "../../dist/oci/open.js";
+import { median } from "../shared.mjs";
 
 const imgfs = fileURLToPath(new URL("../../bin/imgfs", import.meta.url));
 const { values, positionals } = parseArgs({
@@ -67,8 +68,6 @@ function measure(command) {
   );
   return { wall, user: times[0] + times[2], system: times[1] + times[3] };
 }
-
-const median = (numbers) => numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)];
 
 try {
   const layers = await layersOf(source);

@@ -4,14 +4,12 @@
 // docker-registry and skopeo) the image is created from a registry on loopback too, which is asked for its manifest each
 // time. Each --programs is another bin/ to compare with. With --cpu all of it runs on that core. Prints medians of wall time
 // and of processor time up to the command's end, with what daemons have used by then, and the median of each round's ratio.
-import { spawn, spawnSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { median, run, serveRegistry } from "../shared.mjs";
 
 const bin = fileURLToPath(new URL("../../bin", import.meta.url));
 const { values, positionals } = parseArgs({
@@ -39,13 +37,6 @@ const [upper, scratch, mountpoint] = ["upper", "work", "mountpoint"].map((name) 
 const pidFile = join(work, "pid");
 const onCore = values.cpu === undefined ? [] : ["taskset", "-c", values.cpu];
 
-function run(command, args, input) {
-  const { status, stdout, stderr, error } = spawnSync(command, args, { encoding: "utf8", input });
-  if (status !== 0)
-    throw new Error(`${command} ${args.join(" ")}: ${error?.message ?? `${stdout}${stderr}`}`);
-  return stdout;
-}
-
 /** Seconds of the processor that a process has used by now, all its threads. */
 function usedBy(pid) {
   return readdirSync(`/proc/${pid}/task`).reduce((sum, thread) => {
@@ -62,31 +53,6 @@ function measure(args, daemonPidFile) {
   const seconds = [...times.matchAll(/(\d+)m([\d.]+)s/g)].map(([, m, s]) => m * 60 + Number(s));
   const daemon = daemonPidFile === undefined ? 0 : usedBy(readFileSync(daemonPidFile, "utf8").trim());
   return { wall, cpu: (seconds.reduce((sum, time) => sum + time, 0) + daemon) * 1e3 };
-}
-
-const median = (numbers) => numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)];
-
-function freePort() {
-  return new Promise((resolve) => {
-    const server = createServer().listen(0, "127.0.0.1", () => {
-      const { port } = server.address();
-      server.close(() => resolve(port));
-    });
-  });
-}
-
-async function startRegistry() {
-  const host = `127.0.0.1:${await freePort()}`;
-  const config = join(work, "registry.yml");
-  writeFileSync(
-    config,
-    `version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: ${work}/registry}}\nhttp: {addr: "${host}"}\n`,
-  );
-  const registry = spawn("docker-registry", ["serve", config], { stdio: "ignore" });
-  registry.on("error", () => console.error("docker-registry cannot be run"));
-  await sleep(1000);
-  run("skopeo", ["copy", "-q", "--dest-tls-verify=false", source, `docker://${host}/bench/image:latest`]);
-  return { registry, host };
 }
 
 let made = 0;
@@ -135,14 +101,13 @@ try {
     tasks[`grootfs create oci:${label}`] = create(named(folder, "grootfs"), uri);
   }
   if (values.registry) {
-    const started = await startRegistry();
+    const { host, image, ...started } = await serveRegistry(work, source);
     registry = started.registry;
-    const image = `docker://${started.host}/bench/image:latest`;
     for (const folder of [bin, ...values.programs]) {
       const label = folder === bin ? "" : ` (${folder})`;
       tasks[`imgfs create docker:${label}`] = create(join(folder, "imgfs"), image, [
         "--insecure-registry",
-        started.host,
+        host,
       ]);
     }
   }

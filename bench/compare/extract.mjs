@@ -12,6 +12,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { median } from "../shared.mjs";
 
 const command = fileURLToPath(new URL("../../bin/imgfs", import.meta.url));
 const { values, positionals } = parseArgs({
@@ -64,8 +65,6 @@ const contenders = {
     },
   },
 };
-
-const median = (list) => list.toSorted((a, b) => a - b)[Math.floor(list.length / 2)];
 
 try {
   const built = imgfs("build", source, image, "--progress", "none");

@@ -11,6 +11,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { median } from "../shared.mjs";
 
 const cli = fileURLToPath(new URL("../../bin/imgfs", import.meta.url));
 const { values, positionals } = parseArgs({
@@ -120,8 +121,6 @@ function measure(peer, workload) {
     peer.unmount();
   }
 }
-
-const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
 
 try {
   prepare();

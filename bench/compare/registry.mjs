@@ -3,14 +3,13 @@
 // Needs docker-registry and skopeo. The measure of a build is the build from the layout, that of a pull into an empty store
 // the pull from the layout; the other way to an image in a registry is `skopeo copy` into a layout and a build from that.
 // Prints medians, processor time of the client and of the registry, and the median of each round's ratio to its measure.
-import { spawn, spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { median, run, serveRegistry } from "../shared.mjs";
 
 const imgfs = fileURLToPath(new URL("../../bin/imgfs", import.meta.url));
 const { values, positionals } = parseArgs({
@@ -29,20 +28,6 @@ const target = join(work, "target");
 const copy = join(work, "copy");
 const store = join(work, "images");
 const quoted = (word) => `'${word.replaceAll("'", "'\\''")}'`;
-
-function run(command, args) {
-  const { status, stderr, error } = spawnSync(command, args, { encoding: "utf8" });
-  if (status !== 0) throw new Error(`${command} ${args.join(" ")}: ${error?.message ?? stderr}`);
-}
-
-function freePort() {
-  return new Promise((resolve) => {
-    const server = createServer().listen(0, "127.0.0.1", () => {
-      const { port } = server.address();
-      server.close(() => resolve(port));
-    });
-  });
-}
 
 /** Seconds of processor time that the registry has used. */
 function registryTime() {
@@ -74,20 +59,11 @@ function measure(command) {
   return { wall, cpu: times.reduce((sum, time) => sum + time, 0), registry: registryTime() - before };
 }
 
-const median = (numbers) => numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)];
-
-const host = `127.0.0.1:${await freePort()}`;
-const config = join(work, "registry.yml");
-writeFileSync(
-  config,
-  `version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: ${work}/store}}\nhttp: {addr: "${host}"}\n`,
-);
-const registry = spawn("docker-registry", ["serve", config], { stdio: "ignore" });
-registry.on("error", () => console.error("docker-registry cannot be run"));
+let registry;
 try {
-  await sleep(1000);
-  const image = `docker://${host}/bench/image:latest`;
-  run("skopeo", ["copy", "-q", "--dest-tls-verify=false", source, image]);
+  const served = await serveRegistry(work, source);
+  registry = served.registry;
+  const { image } = served;
   const options = `--progress none${values.codec ? ` --codec ${values.codec}` : ""}`;
   const jobs = values.jobs ? ` --jobs ${values.jobs}` : "";
   const build = (from, more = "") =>
@@ -119,6 +95,6 @@ try {
     );
   }
 } finally {
-  registry.kill("SIGKILL");
+  registry?.kill("SIGKILL");
   rmSync(work, { recursive: true, force: true });
 }

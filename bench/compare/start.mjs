@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { median } from "../shared.mjs";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -47,8 +48,6 @@ function timed(name, task) {
   task();
   times[name].push(performance.now() - start);
 }
-
-const median = (list) => list.toSorted((a, b) => a - b)[Math.floor(list.length / 2)];
 
 try {
   for (let round = 0; round < Number(values.rounds); round++) {
